@@ -1,0 +1,118 @@
+//! Request bodies: read whole, within a limit each and within the memory for all of them.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
+use brolly_core::Code;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{Admin, problem::Problem};
+
+/// Bytes of a definition or of any other JSON body that says what to do.
+pub(crate) const DEFINITION_BYTES: usize = 1024 * 1024;
+
+/// A body, and the room that it takes for as long as this lives.
+pub(crate) struct Held {
+    pub bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Admin {
+    /// Reads a body of at most `limit` bytes.
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<Held, Problem> {
+        let too_large = || {
+            let detail = format!("the body is larger than {limit} bytes, the limit of this call");
+            Problem::refused(Code::TooLarge, detail)
+        };
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let expected: usize = announced.unwrap_or(limit);
+        if expected > limit {
+            return Err(too_large());
+        }
+        let room = u32::try_from(expected.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let room = self.bodies.clone().acquire_many_owned(room.min(self.config.body_memory_mib)).await;
+        let room = room.map_err(|_| Problem::refused(Code::Unavailable, "the host is stopping"))?;
+        let mut bytes = BytesMut::with_capacity(announced.unwrap_or_default());
+        let mut stream = body.into_data_stream();
+        let idle = Duration::from_millis(self.config.body_idle_ms);
+        loop {
+            let next = tokio::time::timeout(idle, stream.next()).await;
+            let Some(chunk) = next.map_err(|_| Problem::body_late(self.config.body_idle_ms))? else { break };
+            let chunk = chunk.map_err(|_| Problem::refused(Code::InvalidRequest, "the body broke off"))?;
+            if bytes.len() + chunk.len() > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Held { bytes: bytes.freeze(), _room: room })
+    }
+
+    /// Reads a JSON body.
+    async fn read_json(&self, request: Request) -> Result<Held, Problem> {
+        let (parts, body) = request.into_parts();
+        let media = media_type(&parts.headers);
+        if !media.is_empty() && media != "application/json" && !media.ends_with("+json") {
+            let detail = format!("the body is announced as {media:?}; this call takes application/json");
+            return Err(Problem::media_type(detail));
+        }
+        let held = self.read(&parts.headers, body, DEFINITION_BYTES).await?;
+        if held.bytes.is_empty() {
+            return Err(Problem::refused(
+                Code::InvalidRequest,
+                "the body is empty; this call takes a JSON object",
+            ));
+        }
+        Ok(held)
+    }
+}
+
+/// The media type of a body without its parameters, in lower case; empty if there is none.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// What a JSON error means: no JSON at all, or JSON that says something else than is expected.
+pub(crate) fn json_problem(error: &serde_json::Error, otherwise: Code) -> Problem {
+    match error.classify() {
+        Category::Syntax | Category::Eof | Category::Io => {
+            Problem::refused(Code::InvalidRequest, format!("the body is no JSON: {error}"))
+        }
+        Category::Data => Problem::refused(otherwise, format!("the body is not what is expected: {error}")),
+    }
+}
+
+/// A JSON body that says what to do.
+pub(crate) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
+        let body = admin.read_json(request).await?;
+        let parsed = serde_json::from_slice(&body.bytes);
+        parsed.map(Self).map_err(|error| json_problem(&error, Code::InvalidRequest))
+    }
+}
+
+/// A JSON body that is a definition.
+pub(crate) struct Defined<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for Defined<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
+        let body = admin.read_json(request).await?;
+        let parsed = serde_json::from_slice(&body.bytes);
+        parsed.map(Self).map_err(|error| json_problem(&error, Code::InvalidDefinition))
+    }
+}

@@ -1,0 +1,212 @@
+//! The dead-letter desk: look at dead letters, send them back, delete them.
+
+use std::{collections::HashSet, num::NonZeroU32};
+
+use axum::{Json, extract::State};
+use brolly_core::{Code, Name};
+use brolly_dispatch::{DeadLetter, DeskResult, Handle, Selection};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    Admin, body,
+    extract::{NameInPath, Path, Query},
+    page::{Items, Part},
+    problem::Problem,
+};
+
+/// A delivery that nobody will handle until someone decides what becomes of it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Letter {
+    /// The message's id.
+    message_id: String,
+    /// The message's topic.
+    topic: String,
+    /// The message's key.
+    key: String,
+    /// The subscription that gave it up.
+    subscription: String,
+    /// Why.
+    reason: String,
+    /// Attempts since it was published or last replayed.
+    attempts: u32,
+    /// When it was given up, in milliseconds since 1970.
+    at_ms: u64,
+}
+
+impl From<DeadLetter> for Letter {
+    fn from(letter: DeadLetter) -> Self {
+        Self {
+            message_id: letter.message_id,
+            topic: letter.topic.to_string(),
+            key: letter.key,
+            subscription: letter.subscription.to_string(),
+            reason: letter.reason,
+            attempts: letter.attempts,
+            at_ms: letter.at.0,
+        }
+    }
+}
+
+/// What became of the dead letters that were meant.
+#[derive(Debug, Serialize, ToSchema)]
+struct Done {
+    /// The message ids of those that were replayed or deleted.
+    done: Vec<String>,
+    /// Ids that were named and are no dead letters (any more).
+    not_found: Vec<String>,
+    /// Whether there are more than the 10,000 that one call handles; call again.
+    more: bool,
+}
+
+impl From<DeskResult> for Done {
+    fn from(result: DeskResult) -> Self {
+        Self { done: result.done, not_found: result.not_found, more: result.more }
+    }
+}
+
+/// Which dead letters are meant: one of `ids`, `all` and `reason`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Replay {
+    /// Those of these messages, at most 10,000.
+    ids: Option<HashSet<String>>,
+    /// `true`: all.
+    all: Option<bool>,
+    /// Those whose reason contains this text.
+    reason: Option<String>,
+    /// At most so many a second.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    per_second: Option<NonZeroU32>,
+}
+
+impl Replay {
+    fn selection(self) -> Result<Selection, Problem> {
+        let invalid = |detail: String| Problem::refused(Code::InvalidRequest, detail);
+        match (self.ids, self.all, self.reason) {
+            (Some(ids), None, None) if ids.len() <= Handle::DESK_LIMIT => Ok(Selection::Ids(ids)),
+            (Some(ids), None, None) => {
+                Err(invalid(format!("there are {} ids, the limit is {}", ids.len(), Handle::DESK_LIMIT)))
+            }
+            (None, Some(true), None) => Ok(Selection::Reason(String::new())),
+            (None, None, Some(reason)) if !reason.is_empty() => Ok(Selection::Reason(reason)),
+            _ => Err(invalid(
+                "say which dead letters are meant with exactly one of: ids, all (true), reason (a text that is \
+                 not empty)"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+pub(crate) fn router() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(list_dead_letters, delete_dead_letters))
+        .routes(routes!(replay_dead_letters))
+        .routes(routes!(replay_dead_letter))
+        .routes(routes!(delete_dead_letter))
+}
+
+/// Lists the dead letters of a subscription's queue, the oldest message first.
+#[utoipa::path(get, path = "/subscriptions/{subscription}/dead-letters", tag = "dead letters",
+    params(("subscription" = String, Path), Part),
+    responses((status = 200, body = Items<Letter>),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
+async fn list_dead_letters(
+    State(admin): State<Admin>,
+    NameInPath(subscription): NameInPath,
+    Query(part): Query<Part>,
+) -> Result<Json<Items<Letter>>, Problem> {
+    let page = admin.handle.dead_letters(&subscription, part.after_number()?, part.limit()?).await?;
+    Ok(Json(Items { items: page.items.into_iter().map(Letter::from).collect(), next: page.next }))
+}
+
+/// Sends dead letters back to their queue. Answers when the last of them is back, which takes its
+/// time where `per_second` is low.
+#[utoipa::path(post, path = "/subscriptions/{subscription}/dead-letters/replay", tag = "dead letters",
+    request_body = Replay, params(("subscription" = String, Path)),
+    responses((status = 200, body = Done),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: the subscription")))]
+async fn replay_dead_letters(
+    State(admin): State<Admin>,
+    NameInPath(subscription): NameInPath,
+    body::Json(replay): body::Json<Replay>,
+) -> Result<Json<Done>, Problem> {
+    let per_second = replay.per_second;
+    Ok(Json(admin.handle.replay(&subscription, replay.selection()?, per_second).await?.into()))
+}
+
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "the description of parameters that are read one by one, as ids may repeat")]
+struct Deletion {
+    /// The message id of a dead letter; may be repeated.
+    id: Option<Vec<String>>,
+    /// `true`: all.
+    all: Option<bool>,
+    /// Those whose reason contains this text.
+    reason: Option<String>,
+}
+
+/// Deletes dead letters: those of `id`, which may be repeated, those of a `reason`, or `all`. The
+/// history of their messages stays.
+#[utoipa::path(delete, path = "/subscriptions/{subscription}/dead-letters", tag = "dead letters",
+    params(("subscription" = String, Path), Deletion),
+    responses((status = 200, body = Done),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: the subscription")))]
+async fn delete_dead_letters(
+    State(admin): State<Admin>,
+    NameInPath(subscription): NameInPath,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<Done>, Problem> {
+    let mut wanted = Replay::default();
+    for (name, value) in parameters {
+        match (name.as_str(), value.as_str()) {
+            ("id", _) => wanted.ids.get_or_insert_default().extend([value]),
+            ("all", "true") => wanted.all = Some(true),
+            ("reason", _) => wanted.reason = Some(value),
+            _ => {
+                let detail = format!("{name}={value} is not known; known are id=ID, all=true, reason=TEXT");
+                return Err(Problem::refused(Code::InvalidRequest, detail));
+            }
+        }
+    }
+    Ok(Json(admin.handle.discard(&subscription, wanted.selection()?).await?.into()))
+}
+
+/// Sends one dead letter back to its queue.
+#[utoipa::path(post, path = "/subscriptions/{subscription}/dead-letters/{message_id}/replay", tag = "dead letters",
+    params(("subscription" = String, Path), ("message_id" = String, Path)),
+    responses((status = 200, body = Done),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
+async fn replay_dead_letter(
+    State(admin): State<Admin>,
+    Path((subscription, id)): Path<(String, String)>,
+) -> Result<Json<Done>, Problem> {
+    let subscription = Name::new(&subscription)?;
+    let result = admin.handle.replay(&subscription, Selection::Ids([id.clone()].into()), None).await?;
+    one(&subscription, &id, result)
+}
+
+/// Deletes one dead letter; the history of its message stays.
+#[utoipa::path(delete, path = "/subscriptions/{subscription}/dead-letters/{message_id}", tag = "dead letters",
+    params(("subscription" = String, Path), ("message_id" = String, Path)),
+    responses((status = 200, body = Done),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
+async fn delete_dead_letter(
+    State(admin): State<Admin>,
+    Path((subscription, id)): Path<(String, String)>,
+) -> Result<Json<Done>, Problem> {
+    let subscription = Name::new(&subscription)?;
+    let result = admin.handle.discard(&subscription, Selection::Ids([id.clone()].into())).await?;
+    one(&subscription, &id, result)
+}
+
+fn one(subscription: &Name, id: &str, result: DeskResult) -> Result<Json<Done>, Problem> {
+    if result.done.is_empty() {
+        let detail = format!("the subscription {subscription} has no dead letter of the message {id:?}");
+        return Err(Problem::refused(Code::NotFound, detail));
+    }
+    Ok(Json(result.into()))
+}

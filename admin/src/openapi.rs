@@ -1,0 +1,96 @@
+//! All routes, and their description as OpenAPI 3.1, which each handler carries its own part of.
+
+use axum::{
+    extract::State,
+    http::{HeaderName, header},
+};
+use utoipa::{
+    Modify, OpenApi, PartialSchema, ToSchema,
+    openapi::{
+        ContentBuilder, Ref, RefOr, ResponseBuilder,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{Admin, BASE, problem::Problem};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Brolly", description = "A message router whose handlers are WebAssembly plugins.\n\nEvery call \
+        of the API takes a bearer token; viewers may read, operators also change, admins also make tokens. \
+        Whatever goes wrong is answered as problem details (RFC 9457) with a stable `code`.",
+        license(name = "MIT OR Apache-2.0")),
+    modifiers(&Bearer),
+    security(("token" = []))
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document.components.get_or_insert_default().add_security_scheme("token", scheme);
+    }
+}
+
+/// Every route but the console's.
+pub(crate) fn routes() -> OpenApiRouter<Admin> {
+    let calls = OpenApiRouter::new()
+        .merge(crate::topics::router())
+        .merge(crate::queues::router())
+        .merge(crate::routes::router())
+        .merge(crate::plugins::router())
+        .merge(crate::subscriptions::router())
+        .merge(crate::state::router())
+        .merge(crate::dead_letters::router())
+        .merge(crate::publish::router())
+        .merge(crate::messages::router())
+        .merge(crate::tokens::router())
+        .routes(routes!(openapi));
+    OpenApiRouter::with_openapi(Document::openapi()).nest(BASE, calls).merge(crate::health::router())
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", security(()),
+    responses((status = 200, body = Object, content_type = "application/json")))]
+async fn openapi(State(admin): State<Admin>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/json")], admin.openapi.clone())
+}
+
+/// Adds what holds for every call, and writes the description out.
+pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> String {
+    let components = document.components.get_or_insert_default();
+    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+    let mut more = Vec::new();
+    Problem::schemas(&mut more);
+    components.schemas.extend(more);
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().filter_map(Option::as_mut) {
+            add_problems(operation);
+        }
+    }
+    document.to_json().unwrap_or_else(|error| {
+        tracing::error!(%error, "the description of the API cannot be written");
+        String::new()
+    })
+}
+
+fn add_problems(operation: &mut Operation) {
+    let mut add = |status: &str, description: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+        let response =
+            ResponseBuilder::new().description(description).content("application/problem+json", content);
+        let responses = &mut operation.responses.responses;
+        responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(response.build()));
+    };
+    add("default", "any other problem: invalid-name, invalid-request, too-large, internal, unavailable …");
+    // Of the calls that need no token, each says so itself.
+    if operation.security.is_none() {
+        add("401", "unauthorized: no token, or one that is not known");
+        add("403", "forbidden: the token's role does not allow it");
+    }
+}

@@ -1,0 +1,209 @@
+//! Plugins: uploads, their versions, and who uses them.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use brolly_core::{Digest, Name, Subscription};
+use brolly_dispatch::{Entry, Plugin, Uploaded};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    Admin,
+    body::media_type,
+    etag,
+    extract::{NameInPath, Path, Query},
+    page::{Items, Part},
+    problem::Problem,
+};
+
+/// Bytes of an upload: 64 MiB.
+const UPLOAD_BYTES: usize = 64 * 1024 * 1024;
+
+/// One upload.
+#[derive(Debug, Serialize, ToSchema)]
+struct VersionBody {
+    /// `sha256:` and the hex digest of its bytes.
+    digest: String,
+    /// Size in bytes.
+    size_bytes: u64,
+    /// The world that it targets.
+    world: String,
+    /// The interfaces that it imports: what it can do at most.
+    imports: Vec<String>,
+    /// Milliseconds that compiling took.
+    compile_ms: u64,
+    /// When it came, in milliseconds since 1970.
+    uploaded_at_ms: u64,
+    /// The subscriptions that run it.
+    used_by: Vec<String>,
+}
+
+/// A plugin with its versions, oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+struct PluginBody {
+    /// Its name.
+    name: String,
+    /// Its versions, oldest first.
+    versions: Vec<VersionBody>,
+    /// Grows with every change.
+    revision: u64,
+    /// When it was made, in milliseconds since 1970.
+    created_at_ms: u64,
+    /// When it was last changed, in milliseconds since 1970.
+    changed_at_ms: u64,
+}
+
+/// How an upload compares with what a subscription runs.
+#[derive(Debug, Serialize, ToSchema)]
+struct Compared {
+    /// The subscription.
+    subscription: String,
+    /// The version that it runs.
+    version: String,
+    /// Imports that the upload has and that version has not.
+    new_imports: Vec<String>,
+}
+
+/// The answer to an upload.
+#[derive(Debug, Serialize, ToSchema)]
+struct UploadBody {
+    /// The plugin.
+    plugin: String,
+    /// `sha256:` and the hex digest of the bytes: the version.
+    digest: String,
+    /// Whether the plugin did not have this version before.
+    created: bool,
+    /// Size in bytes.
+    size_bytes: u64,
+    /// The world that it targets.
+    world: String,
+    /// The interfaces that it imports: what it can do at most.
+    imports: Vec<String>,
+    /// Milliseconds that compiling took; zero when it was compiled before.
+    compile_ms: u64,
+    /// How it compares with what the plugin's subscriptions run.
+    compared: Vec<Compared>,
+}
+
+impl UploadBody {
+    fn new(plugin: &Name, uploaded: Uploaded) -> Self {
+        let compared = uploaded.compared.into_iter().map(|(subscription, version, new_imports)| Compared {
+            subscription: subscription.to_string(),
+            version: version.to_string(),
+            new_imports,
+        });
+        Self {
+            plugin: plugin.to_string(),
+            digest: uploaded.admission.digest.to_string(),
+            created: uploaded.created,
+            size_bytes: uploaded.admission.size_bytes,
+            world: uploaded.admission.world,
+            imports: uploaded.admission.imports,
+            compile_ms: uploaded.admission.compile_ms,
+            compared: compared.collect(),
+        }
+    }
+}
+
+type Users = Vec<(Name, Entry<Subscription>)>;
+
+fn users(admin: &Admin) -> Users {
+    admin.handle.list::<Subscription>(None, usize::MAX).items
+}
+
+fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
+    let used_by = |digest: &Digest| {
+        let uses =
+            |entry: &Entry<Subscription>| entry.value.plugin == *name && entry.value.version == *digest;
+        users.iter().filter(|(_, entry)| uses(entry)).map(|(user, _)| user.to_string()).collect()
+    };
+    let versions = entry.value.versions.iter().map(|version| VersionBody {
+        digest: version.admission.digest.to_string(),
+        size_bytes: version.admission.size_bytes,
+        world: version.admission.world.clone(),
+        imports: version.admission.imports.clone(),
+        compile_ms: version.admission.compile_ms,
+        uploaded_at_ms: version.uploaded_at.0,
+        used_by: used_by(&version.admission.digest),
+    });
+    PluginBody {
+        name: name.to_string(),
+        versions: versions.collect(),
+        revision: entry.revision,
+        created_at_ms: entry.created_at.0,
+        changed_at_ms: entry.changed_at.0,
+    }
+}
+
+pub(crate) fn router() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(list_plugins))
+        .routes(routes!(get_plugin))
+        .routes(routes!(upload_version))
+        .routes(routes!(delete_version))
+}
+
+/// Lists plugins by name, with their versions and who uses them.
+#[utoipa::path(get, path = "/plugins", tag = "plugins", params(Part),
+    responses((status = 200, body = Items<PluginBody>)))]
+async fn list_plugins(
+    State(admin): State<Admin>,
+    Query(part): Query<Part>,
+) -> Result<Json<Items<PluginBody>>, Problem> {
+    let page = admin.handle.list::<Plugin>(part.after_name()?.as_ref(), part.limit()?);
+    let users = users(&admin);
+    let items = page.items.iter().map(|(name, entry)| shown(name, entry, &users)).collect();
+    Ok(Json(Items { items, next: page.next }))
+}
+
+/// Shows a plugin with its versions and who uses them.
+#[utoipa::path(get, path = "/plugins/{plugin}", tag = "plugins", params(("plugin" = String, Path)),
+    responses((status = 200, body = PluginBody, headers(("etag" = String))),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
+async fn get_plugin(State(admin): State<Admin>, NameInPath(name): NameInPath) -> Result<Response, Problem> {
+    let entry = admin.handle.get::<Plugin>(&name)?;
+    Ok(([etag::header(entry.revision)], Json(shown(&name, &entry, &users(&admin)))).into_response())
+}
+
+/// Uploads a plugin version: a wasm component, or a core module with component metadata, of at most
+/// 64 MiB. Uploading the same bytes again changes nothing.
+#[utoipa::path(post, path = "/plugins/{plugin}/versions", tag = "plugins", params(("plugin" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses((status = 200, body = UploadBody, description = "The plugin has this version already"),
+        (status = 201, body = UploadBody, description = "Created"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "too-large"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-plugin")))]
+async fn upload_version(
+    State(admin): State<Admin>,
+    NameInPath(plugin): NameInPath,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    if media_type(&parts.headers).starts_with("multipart/") {
+        return Err(Problem::media_type("the body is the bytes of the wasm file themselves, without a form"));
+    }
+    let held = admin.read(&parts.headers, body, UPLOAD_BYTES).await?;
+    let uploaded = admin.handle.upload(&plugin, held.bytes.to_vec()).await?;
+    let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(UploadBody::new(&plugin, uploaded))).into_response())
+}
+
+/// Deletes a plugin version that no subscription uses; with the last version goes the plugin.
+#[utoipa::path(delete, path = "/plugins/{plugin}/versions/{digest}", tag = "plugins",
+    params(("plugin" = String, Path), ("digest" = String, Path)),
+    responses((status = 204, description = "Deleted"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
+async fn delete_version(
+    State(admin): State<Admin>,
+    Path((plugin, digest)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let (plugin, digest) = (Name::new(&plugin)?, digest.parse::<Digest>()?);
+    admin.handle.remove_version(&plugin, &digest).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,127 @@
+//! Tokens: who may use the API. A token is shown once, when it is made.
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use brolly_core::{Code, Name};
+use brolly_dispatch::{Precondition, Role, Token};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    Admin,
+    auth::Caller,
+    body,
+    extract::{NameInPath, Query},
+    page::{Items, Part},
+    problem::Problem,
+};
+
+/// A token, without the token.
+#[derive(Debug, Serialize, ToSchema)]
+struct TokenBody {
+    /// Its name.
+    name: String,
+    /// What it allows.
+    role: Role,
+    /// When it was made, in milliseconds since 1970.
+    created_at_ms: u64,
+}
+
+/// A token that is wanted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Its name.
+    name: String,
+    /// What it allows.
+    role: Role,
+}
+
+/// A new token.
+#[derive(Serialize, ToSchema)]
+struct NewToken {
+    /// Its name.
+    name: String,
+    /// What it allows.
+    role: Role,
+    /// What to send as `Authorization: Bearer …`. It is shown this once.
+    token: String,
+}
+
+/// Who makes the request.
+#[derive(Debug, Serialize, ToSchema)]
+struct Myself {
+    /// The token's name.
+    name: String,
+    /// What it allows.
+    role: Role,
+}
+
+pub(crate) fn router() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(list_tokens, create_token))
+        .routes(routes!(delete_token))
+        .routes(routes!(who_am_i))
+}
+
+/// Lists tokens by name.
+#[utoipa::path(get, path = "/tokens", tag = "tokens", params(Part),
+    responses((status = 200, body = Items<TokenBody>)))]
+async fn list_tokens(
+    State(admin): State<Admin>,
+    Query(part): Query<Part>,
+) -> Result<Json<Items<TokenBody>>, Problem> {
+    let page = admin.handle.list::<Token>(part.after_name()?.as_ref(), part.limit()?);
+    let items = page.items.iter().map(|(name, entry)| TokenBody {
+        name: name.to_string(),
+        role: entry.value.role,
+        created_at_ms: entry.created_at.0,
+    });
+    Ok(Json(Items { items: items.collect(), next: page.next }))
+}
+
+/// Makes a token.
+#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = Wanted,
+    responses((status = 201, body = NewToken),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use: the name is taken")))]
+async fn create_token(
+    State(admin): State<Admin>,
+    body::Json(wanted): body::Json<Wanted>,
+) -> Result<Response, Problem> {
+    let name = Name::new(&wanted.name)?;
+    let created = admin.handle.create_token(&name, wanted.role).await;
+    let token = created.map_err(|error| match error {
+        brolly_dispatch::Error::Refused(refusal) if refusal.code == Code::Changed => {
+            let detail = format!("there is a token named {name} already; delete it or choose another name");
+            Problem::refused(Code::InUse, detail)
+        }
+        other => other.into(),
+    })?;
+    let body = NewToken { name: wanted.name, role: wanted.role, token };
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// Deletes a token, which is refused from then on. The last admin token stays.
+#[utoipa::path(delete, path = "/tokens/{token}", tag = "tokens",
+    params(("token" = String, Path, description = "Its name")),
+    responses((status = 204, description = "Deleted"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
+async fn delete_token(
+    State(admin): State<Admin>,
+    NameInPath(name): NameInPath,
+) -> Result<StatusCode, Problem> {
+    admin.handle.delete::<Token>(&name, Precondition::None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells whose token makes the request, and what it allows.
+#[utoipa::path(get, path = "/whoami", tag = "tokens", responses((status = 200, body = Myself)))]
+async fn who_am_i(Extension(caller): Extension<Caller>) -> Json<Myself> {
+    Json(Myself { name: caller.name.to_string(), role: caller.role })
+}

@@ -1,0 +1,281 @@
+//! Accepting messages, from producers and from handlers: ids, routing, room, rows.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use brolly_core::{
+    Accepted, BrokerError, Code, Commit, Message, MessageId, Name, NewMessage, Origin, Outgoing, Refusal,
+    Routing, Timestamp,
+};
+use brolly_store::{Parent, StoredMessage, keys};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use uuid::Uuid;
+
+use crate::{Inner, entry::Entry, error::failed, queue::QueueIndex};
+
+/// Rows that one commit of a bulk publish has, about: the store's own batches hold 200.
+pub(crate) const COMMIT_ROWS: usize = 150;
+/// Payloads of this size together, and more, are staged on a thread that may block.
+const INLINE_BYTES: usize = 64 * 1024;
+const INLINE_MESSAGES: usize = 64;
+
+/// Ids that are accepted and not yet durable.
+#[derive(Default)]
+pub(crate) struct Publishing {
+    pending: HashSet<(Name, MessageId)>,
+}
+
+/// A message that was checked and routed.
+struct Routed {
+    id: MessageId,
+    message: NewMessage,
+    routing: Routing,
+}
+
+/// Accepts messages of a producer, and answers when they are durable.
+pub(crate) async fn publish(
+    inner: &Arc<Inner>,
+    topic: &Name,
+    messages: Vec<NewMessage>,
+) -> Result<Vec<Accepted>, BrokerError> {
+    inner.disk.check()?;
+    let bytes = messages.iter().map(|message| message.payload.len()).sum::<usize>();
+    let permits = u32::try_from(bytes + messages.len()).unwrap_or(u32::MAX).min(inner.config.publish_bytes);
+    let permit = inner.admission.clone().acquire_many_owned(permits).await;
+    let permit = permit.map_err(|_| Refusal::new(Code::Unavailable, "the broker is stopping"))?;
+    let (durable, when_durable) = oneshot::channel();
+    let accepted = if bytes > INLINE_BYTES || messages.len() > INLINE_MESSAGES {
+        let (inner, topic) = (inner.clone(), topic.clone());
+        let staged = tokio::task::spawn_blocking(move || accept(&inner, &topic, messages, permit, durable));
+        staged.await.map_err(|error| BrokerError::Failed {
+            operation: "publish",
+            subject: "messages".to_owned(),
+            source: Box::new(error),
+        })??
+    } else {
+        accept(inner, topic, messages, permit, durable)?
+    };
+    when_durable.await.map_err(|_| BrokerError::Failed {
+        operation: "publish to",
+        subject: topic.to_string(),
+        source: "the store failed before the messages were durable".into(),
+    })?;
+    Ok(accepted)
+}
+
+/// Checks everything before it accepts anything; then nothing but the store can fail.
+fn accept(
+    inner: &Arc<Inner>,
+    topic: &Name,
+    messages: Vec<NewMessage>,
+    permit: OwnedSemaphorePermit,
+    durable: oneshot::Sender<()>,
+) -> Result<Vec<Accepted>, BrokerError> {
+    let router = inner.router.load_full();
+    let mut routed = Vec::with_capacity(messages.len());
+    for (number, message) in messages.into_iter().enumerate() {
+        message.check().map_err(|refusal| in_message(number, refusal))?;
+        let id = message.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+        let routing = router.route(topic, &id, &message);
+        routed.push(Routed { id, message, routing });
+    }
+    let room =
+        Room::reserve(inner, routed.iter().map(|routed| (&routed.routing, routed.message.payload.len())))?;
+    let mut accepted = Vec::with_capacity(routed.len());
+    let mut routed = routed.into_iter().peekable();
+    loop {
+        // INVARIANT: staged and submitted under the lock, so that whoever finds an id pending or
+        // stored submits after the commit that brought it, and becomes durable after it.
+        // Dropped before the lock's guard, the claims of a failed commit could not get the lock.
+        let mut commit = Commit::default();
+        let mut publishing = inner.publishing.lock();
+        while let Some(next) = routed.next_if(|_| commit.writes().len() < COMMIT_ROWS) {
+            accepted.push(stage(inner, &mut publishing, topic, next, None, &room, &mut commit)?);
+        }
+        if routed.peek().is_none() {
+            commit.then(move || {
+                drop(permit);
+                // The publisher may have gone; its messages are accepted all the same.
+                let _ = durable.send(());
+            });
+            inner.store.submit(commit);
+            return Ok(accepted);
+        }
+        inner.store.submit(commit);
+    }
+}
+
+/// Adds the messages of a handler to the commit of its outcome.
+pub(crate) fn stage_outgoing(
+    inner: &Arc<Inner>,
+    outgoing: &[Outgoing],
+    origin: &Origin,
+    commit: &mut Commit,
+) -> Result<Vec<Accepted>, BrokerError> {
+    if outgoing.is_empty() {
+        return Ok(Vec::new());
+    }
+    inner.disk.check()?;
+    let router = inner.router.load_full();
+    let mut routed = Vec::with_capacity(outgoing.len());
+    for outgoing in outgoing {
+        let message = outgoing.message.clone();
+        let id = message.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+        let routing = router.route(&outgoing.topic, &id, &message);
+        routed.push((&outgoing.topic, Routed { id, message, routing }));
+    }
+    let mut publishing = inner.publishing.lock();
+    for (topic, routed) in &routed {
+        // The commit that has this id is on its way and this one could overtake it; a moment later
+        // the id is simply there.
+        if publishing.pending.contains(&((*topic).clone(), routed.id.clone())) {
+            let detail = format!("the id {} of the topic {topic} is being published right now", routed.id);
+            return Err(Refusal::new(Code::Unavailable, detail).into());
+        }
+    }
+    let sizes = routed.iter().map(|(_, routed)| (&routed.routing, routed.message.payload.len()));
+    let room = Room::reserve(inner, sizes)?;
+    let parent = Parent { seq: origin.record, subscription: origin.subscription.clone() };
+    let mut accepted = Vec::with_capacity(routed.len());
+    for (topic, routed) in routed {
+        accepted.push(stage(inner, &mut publishing, topic, routed, Some(parent.clone()), &room, commit)?);
+    }
+    Ok(accepted)
+}
+
+/// Adds one message to a commit, unless its topic has the id already.
+fn stage(
+    inner: &Arc<Inner>,
+    publishing: &mut Publishing,
+    topic: &Name,
+    routed: Routed,
+    parent: Option<Parent>,
+    room: &Room,
+    commit: &mut Commit,
+) -> Result<Accepted, BrokerError> {
+    let Routed { id, message, routing } = routed;
+    let pending = (topic.clone(), id.clone());
+    let known = publishing.pending.contains(&pending)
+        || inner.messages.find(topic, &id).map_err(|error| failed("publish to", topic, error))?.is_some();
+    if known {
+        room.unreserve(&routing, message.payload.len());
+        metrics::counter!("brolly_messages_duplicate_total", "topic" => topic.to_string()).increment(1);
+        return Ok(Accepted { id, topic: topic.clone(), duplicate: true });
+    }
+    let now = inner.clock.now();
+    let after = |ms: Option<u64>| ms.filter(|ms| *ms > 0).map(|ms| Timestamp(now.0.saturating_add(ms)));
+    let due = after(message.delay_ms);
+    let message = Message {
+        id: id.clone(),
+        topic: topic.clone(),
+        key: message.key,
+        content_type: message.content_type,
+        headers: message.headers,
+        published_at: now,
+        expires_at: message.expires_ms.map(|ms| Timestamp(now.0.saturating_add(ms))),
+        payload: message.payload,
+    };
+    let seq = inner.messages.allocate();
+    let entry = Entry::new(seq, &message);
+    let queues: Vec<_> = routing.queues.iter().filter_map(|queue| room.index(queue)).collect();
+    for queue in &routing.queues {
+        let row = entry.to_row(due).map_err(|error| failed("publish to", queue, error))?;
+        commit.put(keys::queue_entry(queue, seq), row);
+    }
+    for (route, reason) in &routing.filter_errors {
+        metrics::counter!("brolly_filter_errors_total", "route" => route.to_string()).increment(1);
+        tracing::debug!(%route, %id, reason, "a filter could not be evaluated");
+    }
+    let stored = StoredMessage {
+        message: Arc::new(message),
+        routed: routing.queues,
+        filter_errors: routing.filter_errors,
+        parent,
+    };
+    inner.messages.stage(seq, &stored, commit).map_err(|error| failed("publish to", topic, error))?;
+    publishing.pending.insert(pending.clone());
+    let claim = Claim { inner: inner.clone(), pending, queues, bytes: u64::from(entry.bytes) };
+    commit.then(move || claim.fulfil(entry, due));
+    Ok(Accepted { id, topic: topic.clone(), duplicate: false })
+}
+
+/// What an accepted message holds until it is durable: its id, and room in its queues. A commit that
+/// is given up drops its claims and with them what they hold.
+struct Claim {
+    inner: Arc<Inner>,
+    pending: (Name, MessageId),
+    queues: Vec<Arc<QueueIndex>>,
+    bytes: u64,
+}
+
+impl Claim {
+    fn fulfil(mut self, entry: Entry, due: Option<Timestamp>) {
+        for index in self.queues.drain(..) {
+            index.push(entry, due);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.inner.publishing.lock().pending.remove(&self.pending);
+        for index in &self.queues {
+            index.unreserve(1, self.bytes);
+        }
+    }
+}
+
+/// The place of a mistake in a publish of several messages.
+fn in_message(number: usize, refusal: Refusal) -> Refusal {
+    Refusal { detail: format!("message {}: {}; nothing was accepted", number + 1, refusal.detail), ..refusal }
+}
+
+/// Room in the queues that a publish goes to, taken before anything is written.
+struct Room {
+    queues: BTreeMap<Name, (Arc<QueueIndex>, u64, u64)>,
+}
+
+impl Room {
+    fn reserve<'a>(
+        inner: &Inner,
+        messages: impl Iterator<Item = (&'a Routing, usize)>,
+    ) -> Result<Self, BrokerError> {
+        let mut queues: BTreeMap<Name, (Arc<QueueIndex>, u64, u64)> = BTreeMap::new();
+        for (routing, bytes) in messages {
+            for name in &routing.queues {
+                if !queues.contains_key(name) {
+                    queues.insert(name.clone(), (inner.queue(name)?, 0, 0));
+                }
+                if let Some((_, count, size)) = queues.get_mut(name) {
+                    *count += 1;
+                    *size += bytes as u64;
+                }
+            }
+        }
+        let mut reserved = Vec::new();
+        for (index, count, size) in queues.values() {
+            if let Err(refusal) = index.reserve(*count, *size) {
+                for (index, count, size) in reserved {
+                    QueueIndex::unreserve(index, count, size);
+                }
+                return Err(refusal.into());
+            }
+            reserved.push((index, *count, *size));
+        }
+        Ok(Self { queues })
+    }
+
+    fn index(&self, queue: &Name) -> Option<Arc<QueueIndex>> {
+        self.queues.get(queue).map(|(index, _, _)| index.clone())
+    }
+
+    fn unreserve(&self, routing: &Routing, bytes: usize) {
+        for queue in &routing.queues {
+            if let Some((index, _, _)) = self.queues.get(queue) {
+                index.unreserve(1, bytes as u64);
+            }
+        }
+    }
+}

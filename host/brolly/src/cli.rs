@@ -1,0 +1,69 @@
+//! The command line: which commands there are, and with which code the process ends.
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    client::{self, Command},
+    serve,
+};
+
+/// Something failed; the reason is on standard error.
+pub const FAILURE: u8 = 1;
+/// The command line, the configuration or an input document is to be mended. Also clap's own code.
+pub const USAGE: u8 = 2;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration. `serve` also: 70 the store failed; \
+130 stopped by a second signal before everything was finished.";
+
+/// A message router whose handlers are WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(name = "brolly", version, about, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Top,
+}
+
+#[derive(Debug, Subcommand)]
+enum Top {
+    /// Run broker, host, admin and console in one process.
+    Serve(serve::Args),
+    #[command(flatten)]
+    Client(Command),
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Top::Serve(args) => serve::run(args),
+        Top::Client(command) => match client::run(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            // Whoever read the output has enough of it, as `brolly tail | head` does.
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("brolly: {error:#}");
+                let usage = error.downcast_ref::<client::Error>().is_some_and(client::Error::is_usage);
+                ExitCode::from(if usage { USAGE } else { FAILURE })
+            }
+        },
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(pipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

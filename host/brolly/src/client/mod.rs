@@ -1,0 +1,51 @@
+//! The client commands: each calls the HTTP API of a server that runs, and nothing else.
+//!
+//! One file per command. [`api`] knows addresses, tokens and problem documents; [`output`] how
+//! things are written for people; [`records`] how files become messages.
+
+mod api;
+mod apply;
+mod error;
+mod output;
+mod plugin;
+mod publish;
+mod records;
+mod status;
+mod tail;
+mod trace;
+
+pub use error::Error;
+
+/// What a client can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Publish(publish::Args),
+    Tail(tail::Args),
+    Trace(trace::Args),
+    Status(status::Args),
+    /// Upload and list plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    Apply(apply::Args),
+}
+
+/// Does what a client was asked.
+///
+/// # Errors
+/// Whatever kept it from it, for people to read.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Publish(args) => publish::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
+            Command::Trace(args) => trace::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Plugin(command) => plugin::run(command).await,
+            Command::Apply(args) => apply::run(args).await,
+        }
+    });
+    // A thread that still waits for standard input must not hold the process.
+    runtime.shutdown_background();
+    done
+}

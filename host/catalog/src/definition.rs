@@ -1,0 +1,206 @@
+//! The kinds of definitions, and what each must satisfy before it is stored.
+
+use std::collections::BTreeMap;
+
+use brolly_core::{Name, Queue, Refusal, Route, Subscription, Topic};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Entry, Plugin, Snapshot, Token, references};
+
+/// A kind of definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of the product")]
+pub enum Kind {
+    Topic,
+    Queue,
+    Route,
+    Plugin,
+    Subscription,
+    Token,
+}
+
+impl Kind {
+    /// The word for it, in keys, messages and paths.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Kind::Topic => "topic",
+            Kind::Queue => "queue",
+            Kind::Route => "route",
+            Kind::Plugin => "plugin",
+            Kind::Subscription => "subscription",
+            Kind::Token => "token",
+        }
+    }
+}
+
+/// Something that the catalog keeps under a name.
+pub trait Definition: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Which kind it is.
+    const KIND: Kind;
+
+    /// All of its kind.
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>>;
+
+    /// All of its kind, to be changed.
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>>;
+
+    /// Fills what was left out from the definition that is replaced.
+    #[must_use]
+    fn merged(self, _before: Option<&Self>) -> Self {
+        self
+    }
+
+    /// Checks its fields and what it refers to.
+    ///
+    /// # Errors
+    /// Says what is wrong and how to mend it.
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal>;
+
+    /// Checks that nothing refers to it.
+    ///
+    /// # Errors
+    /// [`brolly_core::Code::InUse`], naming what does.
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal>;
+}
+
+impl Definition for Topic {
+    const KIND: Kind = Kind::Topic;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.topics
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.topics)
+    }
+
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::broker(&self.broker)?;
+        references::broker_unchanged(
+            "topic",
+            name,
+            snapshot.topics.get(name).map(|e| &e.value.broker),
+            &self.broker,
+        )
+    }
+
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::routes_using(snapshot, "topic", name, |route| &route.topic == name)
+    }
+}
+
+impl Definition for Queue {
+    const KIND: Kind = Kind::Queue;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.queues
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.queues)
+    }
+
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        self.check()?;
+        references::broker(&self.broker)?;
+        references::broker_unchanged(
+            "queue",
+            name,
+            snapshot.queues.get(name).map(|e| &e.value.broker),
+            &self.broker,
+        )
+    }
+
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::routes_using(snapshot, "queue", name, |route| &route.queue == name)?;
+        references::subscription_of_queue(snapshot, name)
+    }
+}
+
+impl Definition for Route {
+    const KIND: Kind = Kind::Route;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.routes
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.routes)
+    }
+
+    fn check(&self, _name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        self.check()?;
+        references::route_ends(snapshot, self)
+    }
+
+    fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Definition for Subscription {
+    const KIND: Kind = Kind::Subscription;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.subscriptions
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.subscriptions)
+    }
+
+    fn merged(mut self, before: Option<&Self>) -> Self {
+        self.paused = Some(self.paused.unwrap_or_else(|| before.is_some_and(Subscription::is_paused)));
+        self
+    }
+
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        self.check()?;
+        references::subscription_ends(snapshot, name, self)
+    }
+
+    fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Definition for Plugin {
+    const KIND: Kind = Kind::Plugin;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.plugins
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.plugins)
+    }
+
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::used_versions_kept(snapshot, name, self)
+    }
+
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::subscriptions_of_plugin(snapshot, name)
+    }
+}
+
+impl Definition for Token {
+    const KIND: Kind = Kind::Token;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.tokens
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.tokens)
+    }
+
+    fn check(&self, _name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::another_admin(snapshot, name)
+    }
+}

@@ -1,0 +1,248 @@
+//! Route filters: CEL expressions over a message. The one place that knows the CEL crate.
+
+use std::{cell::RefCell, collections::BTreeMap, collections::HashMap, fmt, sync::Arc};
+
+use cel::{
+    Context, IdedExpr, Program, Value,
+    common::ast::{EntryExpr, Expr},
+};
+
+use crate::{Code, Refusal};
+
+/// A compiled filter. It sees `key`, `topic`, `id`, `content_type` (text), `headers` (a map of text)
+/// and `payload` (the parsed JSON; `null` if the payload is not JSON).
+pub struct Filter {
+    source: String,
+    program: Program,
+}
+
+/// What a filter is evaluated over. The payload is parsed once per message, however many filters look.
+#[derive(Debug)]
+pub struct FilterInput<'a> {
+    /// The message id.
+    pub id: &'a str,
+    /// The topic.
+    pub topic: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// The content type.
+    pub content_type: &'a str,
+    /// The headers.
+    pub headers: &'a BTreeMap<String, String>,
+    /// The payload, parsed; [`serde_json::Value::Null`] where it is not JSON.
+    pub payload: &'a serde_json::Value,
+}
+
+const VARIABLES: [&str; 6] = ["id", "topic", "key", "content_type", "headers", "payload"];
+
+impl Filter {
+    /// The longest filter, in bytes. CEL always terminates, so its length bounds its cost; it also
+    /// bounds the depth of the expression and so the stack that parsing and evaluating it need (three
+    /// times as much as this fits in a thread of 2 MiB).
+    pub const MAX_LEN: usize = 1024;
+
+    /// Compiles a CEL expression.
+    ///
+    /// # Errors
+    /// [`Code::InvalidFilter`] with the parser's own message, or the name of an unknown variable.
+    pub fn new(source: &str) -> Result<Self, Refusal> {
+        let refuse = |why: String| Err(Refusal::new(Code::InvalidFilter, why));
+        if source.len() > Self::MAX_LEN {
+            return refuse(format!("the filter has {} bytes, the limit is {}", source.len(), Self::MAX_LEN));
+        }
+        let program = match Program::compile(source) {
+            Ok(program) => program,
+            Err(error) => return refuse(format!("the filter {source:?} is not a CEL expression: {error}")),
+        };
+        if let Some(unknown) = unknown_variable(program.expression(), &mut VARIABLES.to_vec()) {
+            return refuse(format!(
+                "the filter {source:?} uses {unknown:?}, which a message does not have; it has {}",
+                VARIABLES.join(", ")
+            ));
+        }
+        Ok(Self { source: source.to_owned(), program })
+    }
+
+    /// The expression as it was written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the message passes.
+    ///
+    /// # Errors
+    /// A sentence, when the expression cannot be evaluated over this message (a field is missing,
+    /// types do not fit) or yields something else than a bool. The caller decides what that means.
+    pub fn matches(&self, input: &FilterInput<'_>) -> Result<bool, String> {
+        thread_local!(static ROOT: RefCell<Context<'static, 'static>> = RefCell::new(Context::default()));
+        ROOT.with_borrow(|root| {
+            let mut scope = root.new_inner_scope();
+            for (name, text) in [
+                ("id", input.id),
+                ("topic", input.topic),
+                ("key", input.key),
+                ("content_type", input.content_type),
+            ] {
+                scope.add_variable_from_value(name, text);
+            }
+            let headers: HashMap<String, String> =
+                input.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            scope.add_variable_from_value("headers", headers);
+            scope.add_variable_from_value("payload", cel_value(input.payload));
+            match self.program.execute(&scope) {
+                Ok(Value::Bool(passes)) => Ok(passes),
+                Ok(other) => Err(format!("the filter yields {other:?}, not a bool")),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}
+
+/// The first variable that neither a message nor an enclosing macro (`all`, `exists`, `map`, …) defines.
+fn unknown_variable<'a>(expression: &'a IdedExpr, known: &mut Vec<&'a str>) -> Option<&'a str> {
+    let mut first = |parts: &[&'a IdedExpr]| parts.iter().find_map(|part| unknown_variable(part, known));
+    match &expression.expr {
+        Expr::Ident(name) => (!name.starts_with('@') && !known.contains(&name.as_str())).then_some(name),
+        Expr::Unspecified | Expr::Literal(_) => None,
+        Expr::Select(select) => first(&[&select.operand]),
+        Expr::List(list) => first(&list.elements.iter().collect::<Vec<_>>()),
+        Expr::Call(call) => first(&call.target.as_deref().into_iter().chain(&call.args).collect::<Vec<_>>()),
+        Expr::Map(map) => {
+            first(&map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect::<Vec<_>>())
+        }
+        Expr::Struct(value) => {
+            first(&value.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect::<Vec<_>>())
+        }
+        Expr::Comprehension(comprehension) => {
+            let outer = first(&[&comprehension.iter_range, &comprehension.accu_init]);
+            let depth = known.len();
+            known.extend([comprehension.iter_var.as_str(), comprehension.accu_var.as_str()]);
+            known.extend(comprehension.iter_var2.as_deref());
+            let inner = [&comprehension.loop_cond, &comprehension.loop_step, &comprehension.result];
+            let inner = inner.into_iter().find_map(|part| unknown_variable(part, known));
+            known.truncate(depth);
+            outer.or(inner)
+        }
+    }
+}
+
+fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+/// JSON integers become CEL ints, not uints, so that `payload.n == 5` and `payload.n - 1` mean
+/// what they say.
+fn cel_value(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(b) => Value::Bool(*b),
+        serde_json::Value::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(int), _) => Value::Int(int),
+            (None, Some(uint)) => Value::UInt(uint),
+            (None, None) => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::String(Arc::new(text.clone())),
+        serde_json::Value::Array(items) => Value::List(Arc::new(items.iter().map(cel_value).collect())),
+        serde_json::Value::Object(fields) => {
+            let map: HashMap<String, Value> =
+                fields.iter().map(|(name, value)| (name.clone(), cel_value(value))).collect();
+            Value::from(map)
+        }
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filter({:?})", self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(filter: &str, payload: &str, expect: Result<bool, ()>) {
+        let payload = serde_json::from_str(payload).unwrap_or(serde_json::Value::Null);
+        let headers = BTreeMap::from([("region".to_owned(), "eu".to_owned())]);
+        let input = FilterInput {
+            id: "i1",
+            topic: "orders.paid",
+            key: "0007",
+            content_type: "application/json",
+            headers: &headers,
+            payload: &payload,
+        };
+        let got = Filter::new(filter).unwrap().matches(&input);
+        assert_eq!(got.clone().map_err(|_| ()), expect, "{filter} over {payload}: {got:?}");
+    }
+
+    #[test]
+    fn filters_over_the_whole_message() {
+        let order =
+            r#"{"amount_cents":1250,"rate":0.5,"big":18446744073709551615,"tags":["a","b"],"note":"x"}"#;
+        check("payload.amount_cents > 0", order, Ok(true));
+        check("payload.amount_cents > 5000", order, Ok(false));
+        check("payload.amount_cents - 250 == 1000", order, Ok(true));
+        check("payload.rate < 1.0", order, Ok(true));
+        check("payload.rate < 1", order, Ok(true));
+        check("\"a\" in payload.tags && headers.region == \"eu\"", order, Ok(true));
+        check("key.startsWith('00') && topic == 'orders.paid' && id != ''", order, Ok(true));
+        check("payload.tags.exists(t, t == 'b')", order, Ok(true));
+        check("payload.note.matches('^x$')", order, Ok(true));
+        check("has(payload.missing)", order, Ok(false));
+        check("payload.missing > 1", order, Err(()));
+        check("payload.amount_cents", order, Err(()));
+        check("payload == null", "not json", Ok(true));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_or_evaluated_but_never_overflows_the_stack() {
+        let nested = |open: &str, inner: &str, close: &str| {
+            let depth = (Filter::MAX_LEN - inner.len()) / (open.len() + close.len());
+            format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
+        };
+        for (open, inner, close) in [
+            ("(", "true", ")"),
+            ("!", "true", ""),
+            ("[", "1", "]"),
+            ("-", "1", ""),
+            ("true?", "1", ":1"),
+            ("1+", "1", ""),
+            ("{1:", "1", "}"),
+            ("", "payload", ".a"),
+            ("", "payload", "[0]"),
+        ] {
+            let source = nested(open, inner, close);
+            if let Ok(filter) = Filter::new(&source) {
+                let headers = BTreeMap::new();
+                let payload = serde_json::Value::Null;
+                let _ = filter.matches(&FilterInput {
+                    id: "",
+                    topic: "",
+                    key: "",
+                    content_type: "",
+                    headers: &headers,
+                    payload: &payload,
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn bad_filters_are_refused() {
+        for bad in [
+            "payload.amount >",
+            "",
+            "nobody > 1",
+            "payload.a == 'x",
+            "payload.l.all(a, b)",
+            &"1+".repeat(3000),
+        ] {
+            assert_eq!(Filter::new(bad).unwrap_err().code, Code::InvalidFilter, "{bad:?}");
+        }
+    }
+}

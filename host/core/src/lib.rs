@@ -1,0 +1,41 @@
+//! The words of Brolly, its ports, and every decision that needs no I/O.
+//!
+//! Everybody depends on this crate; it depends on no broker, no runtime, no disk and no clock.
+//! * words: [`Name`], [`Message`], [`Delivery`], the definitions ([`Topic`], [`Queue`], [`Route`],
+//!   [`Subscription`]) and what handlers say ([`Outcome`]) or suffer ([`Fault`]);
+//! * decisions, pure: [`Pattern`], [`Filter`] and [`Router`] (where does a message go), [`decide`]
+//!   (what becomes of a delivery);
+//! * ports: [`Broker`] with its [`Source`], [`Handler`] with its [`Plugins`], [`Clock`].
+
+mod broker;
+mod clock;
+mod commit;
+mod decide;
+mod definition;
+mod filter;
+mod handler;
+mod message;
+mod name;
+mod pattern;
+mod refusal;
+mod router;
+
+pub use broker::{
+    Accepted, Broker, BrokerError, Consume, Counts, Delivery, Lease, Origin, Publication, Source,
+};
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use commit::{Afterwards, Commit, Write};
+pub use decide::{Decision, RetryPolicy, Settlement, decide};
+pub use definition::{
+    Contact, Grants, Limits, Order, Owner, Queue, Retention, Reuse, Route, Subscription, Topic, defaults,
+};
+pub use filter::{Filter, FilterInput};
+pub use handler::{
+    Admission, Call, Effects, Fault, Handled, Handler, LogLevel, LogLine, Outcome, Outgoing, PluginError,
+    Plugins, StateEntry, StateReader, StateUnavailable, Verdict,
+};
+pub use message::{Message, MessageId, NewMessage, limits as message_limits};
+pub use name::{Digest, Name};
+pub use pattern::Pattern;
+pub use refusal::{Code, Refusal};
+pub use router::{Router, Routing};

@@ -1,0 +1,234 @@
+//! Where does a message go: all routes of all topics, compiled so that the cost of a message does
+//! not grow with the number of routes that it does not match.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    Filter, Name, NewMessage, Refusal, Route,
+    filter::FilterInput,
+    pattern::{Pattern, Word},
+};
+
+/// The compiled routes. Immutable: a change of routes makes a new one.
+#[derive(Debug, Default)]
+pub struct Router {
+    topics: HashMap<Name, Node>,
+    /// The compiled routes by name, for the next router to take over.
+    targets: HashMap<Name, Arc<Target>>,
+}
+
+/// A node of the pattern trie of one topic: the words read so far lead here.
+#[derive(Debug, Default)]
+struct Node {
+    literals: HashMap<String, Node>,
+    one: Option<Box<Node>>,
+    any: Option<Box<Node>>,
+    ends: Vec<Arc<Target>>,
+}
+
+#[derive(Debug)]
+struct Target {
+    name: Name,
+    route: Route,
+    filter: Option<Filter>,
+}
+
+/// What the routes say of one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The queues that get it, each once, in the order of their names.
+    pub queues: Vec<Name>,
+    /// Routes whose filter could not be evaluated, with the reason. Such a route does not match.
+    pub filter_errors: Vec<(Name, String)>,
+}
+
+impl Router {
+    /// Compiles routes. What `before` has compiled already is taken over, so that changing one route
+    /// of many costs little.
+    ///
+    /// # Errors
+    /// The refusal of the first pattern or filter that is not valid.
+    pub fn new<'a>(
+        before: &Self,
+        routes: impl IntoIterator<Item = (&'a Name, &'a Route)>,
+    ) -> Result<Self, Refusal> {
+        let mut router = Self::default();
+        for (name, route) in routes {
+            let pattern = Pattern::new(&route.key_pattern)?;
+            let target = match before.targets.get(name) {
+                Some(target) if target.route == *route => target.clone(),
+                _ => {
+                    let filter = route.filter.as_deref().map(Filter::new).transpose()?;
+                    Arc::new(Target { name: name.clone(), route: route.clone(), filter })
+                }
+            };
+            router.topics.entry(route.topic.clone()).or_default().insert(pattern.words(), target.clone());
+            router.targets.insert(name.clone(), target);
+        }
+        Ok(router)
+    }
+
+    /// Finds the queues for a message published to `topic` under `id`.
+    #[must_use]
+    pub fn route(&self, topic: &Name, id: &str, message: &NewMessage) -> Routing {
+        let mut targets = BTreeMap::new();
+        if let Some(root) = self.topics.get(topic) {
+            let words: Vec<&str> = message.key.split('.').collect();
+            root.collect(&words, &mut targets);
+        }
+        let mut payload = None;
+        let mut routing = Routing::default();
+        for target in targets.values() {
+            let passes = match &target.filter {
+                None => Ok(true),
+                Some(filter) => filter.matches(&FilterInput {
+                    id,
+                    topic: topic.as_str(),
+                    key: &message.key,
+                    content_type: &message.content_type,
+                    headers: &message.headers,
+                    payload: payload.get_or_insert_with(|| {
+                        serde_json::from_slice(&message.payload).unwrap_or(serde_json::Value::Null)
+                    }),
+                }),
+            };
+            match passes {
+                Ok(true) => routing.queues.push(target.route.queue.clone()),
+                Ok(false) => {}
+                Err(reason) => routing.filter_errors.push((target.name.clone(), reason)),
+            }
+        }
+        routing.queues.sort();
+        routing.queues.dedup();
+        routing
+    }
+}
+
+impl Node {
+    fn insert<'a>(&mut self, mut words: impl Iterator<Item = Word<'a>>, target: Arc<Target>) {
+        match words.next() {
+            None => self.ends.push(target),
+            Some(Word::Literal(word)) => {
+                self.literals.entry(word.to_owned()).or_default().insert_boxed(words, target)
+            }
+            Some(Word::One) => self.one.get_or_insert_default().insert_boxed(words, target),
+            Some(Word::Any) => self.any.get_or_insert_default().insert_boxed(words, target),
+        }
+    }
+
+    /// Ends the recursion of iterator types that `insert` would otherwise build.
+    fn insert_boxed<'a>(&mut self, words: impl Iterator<Item = Word<'a>>, target: Arc<Target>) {
+        let words: Vec<Word<'a>> = words.collect();
+        self.insert(&mut words.into_iter() as &mut dyn Iterator<Item = Word<'a>>, target);
+    }
+
+    /// Adds every target whose pattern matches `words`, keyed by route, so that a pattern which
+    /// matches in several ways counts once.
+    fn collect<'a>(&'a self, words: &[&str], found: &mut BTreeMap<&'a Name, &'a Target>) {
+        if let Some(any) = &self.any {
+            for skipped in 0..=words.len() {
+                any.collect(words.get(skipped..).unwrap_or_default(), found);
+            }
+        }
+        match words.split_first() {
+            None => found.extend(self.ends.iter().map(|target| (&target.name, &**target))),
+            Some((word, rest)) => {
+                if let Some(next) = self.literals.get(*word) {
+                    next.collect(rest, found);
+                }
+                if let Some(next) = &self.one {
+                    next.collect(rest, found);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn route(topic: &str, queue: &str, pattern: &str, filter: Option<&str>) -> Route {
+        Route {
+            topic: Name::new(topic).unwrap(),
+            queue: Name::new(queue).unwrap(),
+            key_pattern: pattern.into(),
+            filter: filter.map(Into::into),
+            description: String::new(),
+        }
+    }
+
+    fn queues(routes: &[Route], topic: &str, key: &str, payload: &str) -> Vec<String> {
+        let named: Vec<(Name, Route)> = routes
+            .iter()
+            .enumerate()
+            .map(|(i, r)| (Name::new(&format!("r{i}")).unwrap(), r.clone()))
+            .collect();
+        let router = Router::new(&Router::default(), named.iter().map(|(n, r)| (n, r))).unwrap();
+        let message = NewMessage {
+            key: key.into(),
+            payload: payload.to_owned().into_bytes().into(),
+            ..NewMessage::default()
+        };
+        let routing = router.route(&Name::new(topic).unwrap(), "id", &message);
+        routing.queues.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn patterns_filters_and_topics() {
+        let routes = [
+            route("o", "all", "#", None),
+            route("o", "eu", "eu.*", None),
+            route("o", "rich", "#", Some("payload.amount > 10")),
+            route("o", "all", "eu.#", None),
+            route("other", "never", "#", None),
+        ];
+        assert_eq!(queues(&routes, "o", "eu.de", r#"{"amount":11}"#), ["all", "eu", "rich"]);
+        assert_eq!(queues(&routes, "o", "eu.de.by", r#"{"amount":1}"#), ["all"]);
+        assert_eq!(queues(&routes, "o", "", "no json"), ["all"]);
+        assert_eq!(queues(&routes, "unknown", "eu.de", "{}"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_evaluated_does_not_match_and_says_so() {
+        let route = route("o", "q", "#", Some("payload.amount > 10"));
+        let name = Name::new("r").unwrap();
+        let router = Router::new(&Router::default(), [(&name, &route)]).unwrap();
+        let routing = router.route(&route.topic, "id", &NewMessage::default());
+        assert!(routing.queues.is_empty());
+        assert_eq!(routing.filter_errors.len(), 1);
+    }
+
+    /// The rule of AMQP, written the slow and obvious way.
+    fn matches(pattern: &[&str], words: &[&str]) -> bool {
+        match pattern.split_first() {
+            None => words.is_empty(),
+            Some((&"#", rest)) => (0..=words.len()).any(|n| matches(rest, &words[n..])),
+            Some((first, rest)) => words
+                .split_first()
+                .is_some_and(|(w, tail)| (*first == "*" || first == w) && matches(rest, tail)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_trie_agrees_with_the_rule(
+            patterns in prop::collection::vec(prop::collection::vec("[ab*#]", 1..5), 1..6),
+            key in prop::collection::vec("[ab]", 1..6),
+        ) {
+            let patterns: Vec<String> = patterns.iter().map(|words| words.join(".")).collect();
+            let routes: Vec<Route> =
+                patterns.iter().enumerate().map(|(i, p)| route("t", &format!("q{i}"), p, None)).collect();
+            let words: Vec<&str> = key.iter().map(String::as_str).collect();
+            let expect: Vec<String> = patterns.iter().enumerate()
+                .filter(|(_, p)| matches(&p.split('.').collect::<Vec<_>>(), &words))
+                .map(|(i, _)| format!("q{i}")).collect();
+            prop_assert_eq!(queues(&routes, "t", &key.join("."), ""), expect);
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! The door to everything: what the admin may see and change. It never touches a delivery in flight.
+
+use std::{collections::HashMap, sync::Arc};
+
+use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
+use brolly_core::{
+    Accepted, Admission, Broker, Clock, Code, Digest, Name, NewMessage, Plugins, Publication, Queue, Refusal,
+    Router, StateEntry, Subscription, Topic,
+};
+use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error,
+    controller::Parts,
+    status::{Board, State, Status},
+    supervisor::Supervisor,
+};
+
+/// The settings of dispatch.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long messages and their history are kept, in milliseconds. Also how long an id is
+    /// remembered, so that a second publish of it is ignored. What waits or is a dead letter stays
+    /// for as long as it does so.
+    pub history_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { history_ms: 7 * 24 * 60 * 60 * 1000 }
+    }
+}
+
+/// The running host.
+pub struct Dispatch {
+    handle: Handle,
+}
+
+impl Dispatch {
+    /// Puts the host together; nothing runs yet.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        ledger: Arc<Ledger>,
+        broker: Arc<dyn Broker>,
+        plugins: Arc<dyn Plugins>,
+        clock: Arc<dyn Clock>,
+        config: Config,
+    ) -> Self {
+        let parts = Arc::new(Parts { catalog, ledger, broker, plugins, clock });
+        let inner = Inner { parts, config, boards: RwLock::default(), router: Mutex::default() };
+        Self { handle: Handle { inner: Arc::new(inner) } }
+    }
+
+    /// The door to it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs every subscription that is wanted until it is told to stop; comes back when each has
+    /// finished what it had in hand.
+    ///
+    /// # Errors
+    /// When the broker cannot be configured.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        Supervisor::new(self.handle).run(stop).await
+    }
+}
+
+/// The door to everything. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Arc<Parts>,
+    config: Config,
+    boards: RwLock<HashMap<Name, Arc<Board>>>,
+    /// The routes as the broker has them; locked while they are changed.
+    router: Mutex<Arc<Router>>,
+}
+
+/// A part of a listing.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to give as `after` to go on; none at the end.
+    pub next: Option<String>,
+}
+
+/// What a queue holds; none means that the broker cannot tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Waiting to be taken.
+    pub ready: Option<u64>,
+    /// Taken and not settled.
+    pub in_flight: Option<u64>,
+    /// Held back until their time.
+    pub delayed: Option<u64>,
+    /// Dead letters.
+    pub dead: u64,
+    /// Age of the oldest message that waits, in milliseconds; none if nothing does.
+    pub oldest_age_ms: Option<u64>,
+}
+
+/// The answer to an upload.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    /// What the bytes say of the version.
+    pub admission: Admission,
+    /// Whether the plugin did not have it before.
+    pub created: bool,
+    /// For each subscription of the plugin: the version it runs, and imports that the upload has
+    /// and that version has not.
+    pub compared: Vec<(Name, Digest, Vec<String>)>,
+}
+
+impl Handle {
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.parts.catalog
+    }
+
+    pub(crate) fn parts(&self) -> &Arc<Parts> {
+        &self.inner.parts
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn boards(&self) -> &RwLock<HashMap<Name, Arc<Board>>> {
+        &self.inner.boards
+    }
+
+    /// One definition.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub fn get<T: Definition>(&self, name: &Name) -> Result<Entry<T>, Error> {
+        let snapshot = self.catalog().snapshot();
+        let entry = T::map(&snapshot).get(name).cloned();
+        entry.ok_or_else(|| Refusal::not_found(T::KIND.word(), name.as_str()).into())
+    }
+
+    /// Definitions in the order of their names, from the first after `after` on.
+    #[must_use]
+    pub fn list<T: Definition>(&self, after: Option<&Name>, limit: usize) -> Page<(Name, Entry<T>)> {
+        use std::ops::Bound;
+        let snapshot = self.catalog().snapshot();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = T::map(&snapshot).range((from, Bound::Unbounded));
+        let items: Vec<_> =
+            rest.by_ref().take(limit).map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        let next = rest.next().and_then(|_| items.last().map(|(name, _)| name.to_string()));
+        Page { items, next }
+    }
+
+    /// Creates or replaces a topic, queue or route; the broker follows before this answers.
+    ///
+    /// # Errors
+    /// What the catalog refuses.
+    pub async fn put<T: Definition>(
+        &self,
+        name: &Name,
+        value: T,
+        only_if: Precondition,
+    ) -> Result<Put<T>, Error> {
+        let put = self.catalog().put(name, value, only_if).await?;
+        self.configure_broker().await?;
+        Ok(put)
+    }
+
+    /// Creates or replaces a subscription, after its plugin was tried within its limits.
+    ///
+    /// # Errors
+    /// What the catalog or the plugin runtime refuses.
+    pub async fn put_subscription(
+        &self,
+        name: &Name,
+        value: Subscription,
+        only_if: Precondition,
+    ) -> Result<Put<Subscription>, Error> {
+        // The catalog's own checks first: they say more than a plugin file that is not there.
+        Definition::check(&value, name, &self.catalog().snapshot())?;
+        let (plugins, wasm) = (self.parts().plugins.clone(), self.catalog().plugin_file(&value.version));
+        let (tried, definition) = (name.clone(), value.clone());
+        blocking("trying a plugin", move || plugins.handler(&tried, &definition, &wasm)).await??;
+        Ok(self.catalog().put(name, value, only_if).await?)
+    }
+
+    /// Pauses or resumes a subscription; stored, so that it survives a restart.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub async fn set_paused(&self, name: &Name, paused: bool) -> Result<Entry<Subscription>, Error> {
+        let put =
+            self.catalog().update(name, Precondition::None, |present: Option<&Subscription>| match present {
+                Some(present) => Ok(Subscription { paused: Some(paused), ..present.clone() }),
+                None => Err(Refusal::not_found("subscription", name.as_str())),
+            });
+        Ok(put.await?.entry)
+    }
+
+    /// Deletes a topic, route, subscription, plugin or token that nothing uses. The state and the
+    /// history of a subscription stay.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`], [`Code::InUse`], [`Code::Changed`].
+    pub async fn delete<T: Definition>(&self, name: &Name, only_if: Precondition) -> Result<(), Error> {
+        self.catalog().delete::<T>(name, only_if).await?;
+        self.configure_broker().await
+    }
+
+    /// Deletes a queue that nothing uses; `force` drops the messages and dead letters that it holds.
+    ///
+    /// # Errors
+    /// As [`Handle::delete`], and [`Code::NotEmpty`].
+    pub async fn delete_queue(&self, name: &Name, only_if: Precondition, force: bool) -> Result<(), Error> {
+        self.get::<Queue>(name)?;
+        let counts = self.counts(name).await?;
+        let waiting = [counts.ready, counts.in_flight, counts.delayed].into_iter().flatten().sum::<u64>();
+        if !force && waiting + counts.dead > 0 {
+            return Err(Refusal::new(
+                Code::NotEmpty,
+                format!(
+                    "the queue {name} holds {waiting} messages and {} dead letters; handle or delete them first, or \
+                     drop them with ?force=true",
+                    counts.dead
+                ),
+            )
+            .into());
+        }
+        self.catalog().delete::<Queue>(name, only_if).await?;
+        self.configure_broker().await?;
+        self.parts().broker.delete_queue(name, true).await?;
+        self.discard_all(name).await
+    }
+
+    /// Tells the broker which queues and routes are wanted.
+    pub(crate) async fn configure_broker(&self) -> Result<(), Error> {
+        let mut router = self.inner.router.lock().await;
+        let snapshot = self.catalog().snapshot();
+        let routes = snapshot.routes.iter().map(|(name, entry)| (name, &*entry.value));
+        let next = Arc::new(Router::new(&router, routes)?);
+        let queues =
+            snapshot.queues.iter().map(|(name, entry)| (name.clone(), (*entry.value).clone())).collect();
+        self.parts().broker.configure(Publication { queues, router: next.clone() }).await?;
+        *router = next;
+        Ok(())
+    }
+
+    /// Publishes messages: all of them, durably, or none if one is refused.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] for the topic; what the broker refuses.
+    pub async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, Error> {
+        self.get::<Topic>(topic)?;
+        Ok(self.parts().broker.publish(topic, messages).await?)
+    }
+
+    /// What a queue holds.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]; a failing broker.
+    pub async fn counts(&self, queue: &Name) -> Result<QueueCounts, Error> {
+        let counts = self.parts().broker.counts(queue).await?;
+        let now = self.parts().clock.now();
+        let age = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+        Ok(QueueCounts {
+            ready: counts.ready,
+            in_flight: counts.in_flight,
+            delayed: counts.delayed,
+            dead: self.parts().ledger.dead_letters().count(queue),
+            oldest_age_ms: counts.oldest.map(age),
+        })
+    }
+
+    /// What a subscription is doing.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub fn status(&self, name: &Name) -> Result<Status, Error> {
+        let board = self.boards().read().get(name).cloned();
+        match board {
+            Some(board) => Ok(board.read()),
+            None => {
+                self.get::<Subscription>(name)?;
+                Ok(Board::new(&*self.parts().clock).read())
+            }
+        }
+    }
+
+    /// Why the host is not ready: each subscription that should run and does not, with the reason.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<(Name, String)> {
+        let snapshot = self.catalog().snapshot();
+        let wanted = snapshot.subscriptions.iter().filter(|(_, entry)| !entry.value.is_paused());
+        wanted
+            .filter_map(|(name, _)| {
+                let status = self.status(name).ok()?;
+                let reason = status.error.unwrap_or_else(|| status.state.as_str().to_owned());
+                (status.state != State::Running).then(|| (name.clone(), reason))
+            })
+            .collect()
+    }
+
+    /// A plugin's state, in the order of keys.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]; a failing store.
+    pub async fn state(
+        &self,
+        subscription: &Name,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<StateEntry>, Error> {
+        self.get::<Subscription>(subscription)?;
+        let (ledger, name) = (self.parts().ledger.clone(), subscription.clone());
+        Ok(blocking("reading state", move || ledger.state_entries(&name, &prefix, after.as_deref(), limit))
+            .await??)
+    }
+
+    /// The story of one message, with deliveries that nobody has attempted yet.
+    ///
+    /// # Errors
+    /// A failing store.
+    pub async fn history(&self, id: String, topic: Option<Name>) -> Result<Option<History>, Error> {
+        let ledger = self.parts().ledger.clone();
+        let history = blocking("reading history", move || ledger.history(&id, topic.as_ref())).await??;
+        let snapshot = self.catalog().snapshot();
+        Ok(history.map(|mut history| {
+            for (name, entry) in snapshot.subscriptions.iter() {
+                let routed = history.stored.routed.contains(&entry.value.queue);
+                if routed && history.deliveries.iter().all(|delivery| delivery.subscription != *name) {
+                    history.deliveries.push(DeliveryHistory {
+                        subscription: name.clone(),
+                        status: DeliveryStatus::Waiting,
+                        replays: 0,
+                        attempts: Vec::new(),
+                        published: Vec::new(),
+                    });
+                }
+            }
+            history
+        }))
+    }
+
+    /// Looks for messages: newest first and older than `cursor`, or `ascending` and newer than it.
+    ///
+    /// # Errors
+    /// A failing store.
+    pub async fn search(
+        &self,
+        search: Search,
+        cursor: Option<u64>,
+        ascending: bool,
+        limit: usize,
+    ) -> Result<Found, Error> {
+        let ledger = self.parts().ledger.clone();
+        Ok(blocking("searching messages", move || ledger.search(&search, cursor, ascending, limit)).await??)
+    }
+
+    /// Checks, compiles and keeps a plugin version. Uploading the same bytes again changes nothing.
+    ///
+    /// # Errors
+    /// [`Code::InvalidPlugin`] and what the catalog refuses.
+    pub async fn upload(&self, plugin: &Name, wasm: Vec<u8>) -> Result<Uploaded, Error> {
+        let plugins = self.parts().plugins.clone();
+        let (admission, wasm) =
+            blocking("checking a plugin", move || plugins.admit(&wasm).map(|admission| (admission, wasm)))
+                .await??;
+        let known =
+            self.get::<Plugin>(plugin).is_ok_and(|entry| entry.value.version(&admission.digest).is_some());
+        let put = self.catalog().add_version(plugin, admission.clone(), wasm).await?;
+        let snapshot = self.catalog().snapshot();
+        let users = snapshot.subscriptions.iter().filter(|(_, entry)| entry.value.plugin == *plugin);
+        let compared = users.filter_map(|(name, entry)| {
+            let running = put.entry.value.version(&entry.value.version)?;
+            let new = |import: &&String| !running.admission.imports.contains(*import);
+            Some((name.clone(), entry.value.version, admission.imports.iter().filter(new).cloned().collect()))
+        });
+        Ok(Uploaded { compared: compared.collect(), admission, created: !known })
+    }
+
+    /// Removes a plugin version that no subscription uses.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`], [`Code::InUse`].
+    pub async fn remove_version(&self, plugin: &Name, digest: &Digest) -> Result<(), Error> {
+        Ok(self.catalog().remove_version(plugin, digest).await?)
+    }
+
+    /// Who a token belongs to, and what it allows; none if it is not known.
+    #[must_use]
+    pub fn authenticate(&self, token: &str) -> Option<(Name, Role)> {
+        self.catalog().authenticate(token)
+    }
+
+    /// Makes a token and answers with it, for the only time.
+    ///
+    /// # Errors
+    /// [`Code::Changed`] when the name is taken.
+    pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
+        Ok(self.catalog().create_token(name, role).await?)
+    }
+}
+
+/// Runs slow work on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Task { what, why: error.to_string() })
+}

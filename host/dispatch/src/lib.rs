@@ -1,0 +1,29 @@
+//! Runs the subscriptions: takes deliveries, has them handled, and settles them; and the [`Handle`]
+//! through which the admin sees and changes everything.
+//!
+//! Knows the ledger and the catalog, and brokers, handlers and plugins only through their ports.
+//! [`worker`] is the life of a message; [`controller`] keeps one subscription running as it is
+//! wanted; [`supervisor`] has a controller for each that is wanted.
+
+mod controller;
+mod dead_letters;
+mod error;
+mod handle;
+mod meters;
+mod plan;
+mod publishing;
+mod status;
+mod supervisor;
+mod worker;
+
+pub use brolly_catalog::{
+    Definition, Entry, Kind, Plugin, Precondition, Put, Role, Snapshot, Token, Version,
+};
+pub use brolly_ledger::{
+    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, History, Search, Status as DeliveryStatus,
+};
+
+pub use dead_letters::{DeskResult, Selection};
+pub use error::Error;
+pub use handle::{Config, Dispatch, Handle, Page, QueueCounts, Uploaded};
+pub use status::{State, Status};

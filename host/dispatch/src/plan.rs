@@ -1,0 +1,46 @@
+//! How a subscription handles deliveries at this moment. A change makes a new plan, which the
+//! workers take up with their next delivery.
+
+use std::{sync::Arc, time::Duration};
+
+use brolly_core::{Call, Handled, Handler, Message, Name, Subscription, Timestamp};
+use brolly_ledger::{Begun, StateView};
+
+/// A handler with what belongs to it.
+pub(crate) struct Plan {
+    pub name: Name,
+    pub definition: Arc<Subscription>,
+    pub handler: Arc<dyn Handler>,
+    /// Older messages of the queue are not handled any more.
+    pub max_age: Option<Duration>,
+}
+
+impl Plan {
+    /// Has the handler make one attempt.
+    pub(crate) fn handle(&self, message: &Message, begun: &Begun, state: &StateView) -> Handled {
+        self.handler.handle(&Call {
+            message,
+            subscription: &self.name,
+            attempt: begun.attempt,
+            last_attempt: begun.attempt >= self.definition.retry.max_attempts,
+            idempotency_key: &begun.idempotency_key,
+            state,
+        })
+    }
+
+    /// Why the message is too old to be handled, if it is.
+    pub(crate) fn expired(&self, message: &Message, now: Timestamp) -> Option<String> {
+        let age = now.since(message.published_at);
+        if message.expires_at.is_some_and(|moment| moment <= now) {
+            return Some(format!(
+                "expired: its publisher wanted it handled before it was {} ms old",
+                age.as_millis()
+            ));
+        }
+        let limit = self.max_age.filter(|limit| age > *limit)?;
+        let (age, limit) = (age.as_millis(), limit.as_millis());
+        Some(format!(
+            "expired: it is {age} ms old, the queue keeps messages for {limit} ms (retention.max_age_ms)"
+        ))
+    }
+}

@@ -1,0 +1,148 @@
+//! Compares the subscriptions that are wanted with those that have a controller, and starts and
+//! stops the difference; sweeps the history; drains everything at the end.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use brolly_catalog::Snapshot;
+use brolly_core::{Name, Timestamp};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error, Handle,
+    controller::{Controller, Wanted},
+    status::Board,
+};
+
+/// How often old history is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs every subscription that is wanted.
+pub(crate) struct Supervisor {
+    handle: Handle,
+    controllers: HashMap<Name, watch::Sender<Option<Wanted>>>,
+    tasks: JoinSet<()>,
+    names: HashMap<Id, Name>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, controllers: HashMap::new(), tasks: JoinSet::new(), names: HashMap::new() }
+    }
+
+    /// Follows the catalog until it is told to stop, then waits until every subscription has
+    /// finished what it had in hand.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut changes = self.handle.catalog().changes();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut swept_to = None;
+        loop {
+            changes.borrow_and_update();
+            self.handle.configure_broker().await?;
+            self.reconcile();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                changed = changes.changed() => if changed.is_err() { break },
+                Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),
+                _ = sweep.tick() => swept_to = self.sweep(swept_to).await,
+            }
+        }
+        for wanted in self.controllers.values() {
+            wanted.send_replace(None);
+        }
+        while self.tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    fn reconcile(&mut self) {
+        let snapshot = self.handle.catalog().snapshot();
+        let gone: Vec<Name> = self
+            .controllers
+            .keys()
+            .filter(|name| !snapshot.subscriptions.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(wanted) = self.controllers.remove(&name) {
+                wanted.send_replace(None);
+            }
+            self.handle.boards().write().remove(&name);
+        }
+        for name in snapshot.subscriptions.keys() {
+            let wanted = wanted(&snapshot, name);
+            match self.controllers.get(name) {
+                Some(sender) => {
+                    sender.send_if_modified(|present| {
+                        let changed = *present != wanted;
+                        *present = wanted;
+                        changed
+                    });
+                }
+                None => self.start(name.clone(), wanted),
+            }
+        }
+    }
+
+    fn start(&mut self, name: Name, wanted: Option<Wanted>) {
+        let (sender, receiver) = watch::channel(wanted);
+        let parts = self.handle.parts().clone();
+        let board = Arc::new(Board::new(&*parts.clock));
+        self.handle.boards().write().insert(name.clone(), board.clone());
+        let controller = Controller { name: name.clone(), parts, wanted: receiver, board };
+        let task = self.tasks.spawn(controller.run());
+        self.names.insert(task.id(), name.clone());
+        self.controllers.insert(name, sender);
+    }
+
+    /// A controller ends when its subscription is wanted no more. One that ends otherwise is
+    /// forgotten, so that the next comparison starts it anew.
+    fn forget(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(name) = self.names.remove(&id) else { return };
+        if let Err(error) = ended {
+            tracing::error!(subscription = %name, %error, "the controller of a subscription broke off and is started anew");
+            self.controllers.remove(&name);
+        }
+    }
+
+    /// One part of a pass over what is old; answers where the next part begins.
+    async fn sweep(&self, after: Option<u64>) -> Option<u64> {
+        let parts = self.handle.parts().clone();
+        let cutoff = Timestamp(parts.clock.now().0.saturating_sub(self.handle.config().history_ms));
+        let swept = tokio::task::spawn_blocking(move || parts.ledger.sweep(cutoff, after)).await;
+        match swept {
+            Ok(Ok(swept)) => {
+                if swept.removed > 0 {
+                    tracing::info!(
+                        removed = swept.removed,
+                        "messages older than the history was kept for were forgotten"
+                    );
+                }
+                swept.next
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "old history could not be removed");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "the sweep of old history broke off");
+                None
+            }
+        }
+    }
+}
+
+fn wanted(snapshot: &Snapshot, name: &Name) -> Option<Wanted> {
+    let definition = snapshot.subscriptions.get(name)?.value.clone();
+    let queue = snapshot.queues.get(&definition.queue);
+    let max_age = queue.and_then(|queue| queue.value.retention.max_age_ms).map(Duration::from_millis);
+    Some(Wanted { definition, max_age })
+}

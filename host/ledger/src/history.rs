@@ -1,0 +1,202 @@
+//! Reading back: the story of one message, and the search for messages.
+
+use brolly_core::{MessageId, Name, Timestamp};
+use brolly_store::{StoredMessage, keys};
+
+use crate::{
+    Attempt, Error, Ledger, Status,
+    deliveries::{self, DeliveryRow},
+};
+
+/// Everything that is known of one message.
+#[derive(Debug)]
+pub struct History {
+    /// Its place in the message table.
+    pub seq: u64,
+    /// The message, where it was routed and where it came from.
+    pub stored: StoredMessage,
+    /// The message whose handling published it.
+    pub parent: Option<(Name, MessageId)>,
+    /// What became of it, by subscription; without deliveries that nobody has attempted yet.
+    pub deliveries: Vec<DeliveryHistory>,
+    /// Other topics that have a message of the same id.
+    pub other_topics: Vec<Name>,
+}
+
+/// What became of one delivery.
+#[derive(Debug)]
+pub struct DeliveryHistory {
+    /// The subscription.
+    pub subscription: Name,
+    /// Where it stands.
+    pub status: Status,
+    /// How often it was replayed.
+    pub replays: u32,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// What it published: topic and id.
+    pub published: Vec<(Name, MessageId)>,
+}
+
+/// What to look for. Everything given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Of this topic.
+    pub topic: Option<Name>,
+    /// With this key.
+    pub key: Option<String>,
+    /// With this header of this value.
+    pub header: Option<(String, String)>,
+    /// Published at this moment or later.
+    pub from: Option<Timestamp>,
+    /// Published before this moment.
+    pub until: Option<Timestamp>,
+    /// With a delivery that stands so.
+    pub status: Option<Status>,
+    /// With a delivery to this subscription; together with `status`, one and the same delivery.
+    pub subscription: Option<Name>,
+}
+
+/// A part of the answer to a search.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The messages, with where each of their deliveries stands.
+    pub items: Vec<(StoredMessage, Vec<(Name, Status)>)>,
+    /// Where to go on; none at the end. A part may hold fewer messages than asked for, and still go on.
+    pub next: Option<u64>,
+}
+
+impl Ledger {
+    /// The most messages that one call of [`Ledger::search`] looks at.
+    pub const SEARCH_BUDGET: usize = 20_000;
+
+    /// The story of the message with this id; of the first topic that has it, unless one is named.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn history(&self, id: &str, topic: Option<&Name>) -> Result<Option<History>, Error> {
+        let mut places = self.messages.find_by_id(id)?;
+        let Some(chosen) = places.iter().position(|(name, _)| topic.is_none_or(|topic| topic == name)) else {
+            return Ok(None);
+        };
+        let (_, seq) = places.swap_remove(chosen);
+        let Some(stored) = self.messages.load(seq)? else { return Ok(None) };
+        let parent = match &stored.parent {
+            Some(parent) => self.messages.load(parent.seq)?,
+            None => None,
+        };
+        Ok(Some(History {
+            seq,
+            parent: parent.map(|parent| (parent.message.topic.clone(), parent.message.id.clone())),
+            stored,
+            deliveries: self.deliveries(seq)?,
+            other_topics: places.into_iter().map(|(name, _)| name).collect(),
+        }))
+    }
+
+    fn deliveries(&self, seq: u64) -> Result<Vec<DeliveryHistory>, Error> {
+        let mut histories: Vec<DeliveryHistory> = Vec::new();
+        for row in self.store.scan(&keys::delivery_prefix(seq), None) {
+            let (key, value) = row?;
+            match keys::parse_delivery(&key) {
+                Some((_, subscription, None)) => {
+                    let row: DeliveryRow = deliveries::decode("delivery", &key, &value)?;
+                    histories.push(DeliveryHistory {
+                        subscription,
+                        status: row.status,
+                        replays: row.replays,
+                        attempts: vec![row.last],
+                        published: row.published,
+                    });
+                }
+                Some((_, subscription, Some(_))) => {
+                    let attempt: Attempt = deliveries::decode("attempt", &key, &value)?;
+                    if let Some(history) = histories.iter_mut().find(|h| h.subscription == subscription) {
+                        history.attempts.push(attempt);
+                    }
+                }
+                None => {}
+            }
+        }
+        for history in &mut histories {
+            history.attempts.sort_by_key(|attempt| attempt.number);
+        }
+        Ok(histories)
+    }
+
+    /// Looks for messages: newest first and older than `cursor`, or `ascending` and newer than it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn search(
+        &self,
+        search: &Search,
+        cursor: Option<u64>,
+        ascending: bool,
+        limit: usize,
+    ) -> Result<Found, Error> {
+        let listing = if ascending { self.messages.oldest(cursor) } else { self.messages.newest(cursor) };
+        let mut found = Found::default();
+        for (looked, item) in listing.enumerate() {
+            let (seq, stored) = item?;
+            if matches_envelope(search, &stored) {
+                let statuses = self.statuses(seq)?;
+                if matches_deliveries(search, &statuses) {
+                    found.items.push((stored, statuses));
+                }
+            } else if passed(search, &stored, ascending) {
+                return Ok(found);
+            }
+            if found.items.len() >= limit || looked + 1 >= Self::SEARCH_BUDGET {
+                found.next = Some(seq);
+                return Ok(found);
+            }
+        }
+        Ok(found)
+    }
+
+    fn statuses(&self, seq: u64) -> Result<Vec<(Name, Status)>, Error> {
+        let mut statuses = Vec::new();
+        for row in self.store.scan(&keys::delivery_prefix(seq), None) {
+            let (key, value) = row?;
+            if let Some((_, subscription, None)) = keys::parse_delivery(&key) {
+                statuses.push((
+                    subscription,
+                    deliveries::decode::<DeliveryRow>("delivery", &key, &value)?.status,
+                ));
+            }
+        }
+        Ok(statuses)
+    }
+}
+
+fn matches_envelope(search: &Search, stored: &StoredMessage) -> bool {
+    let message = &stored.message;
+    search.topic.as_ref().is_none_or(|topic| *topic == message.topic)
+        && search.key.as_ref().is_none_or(|key| *key == message.key)
+        && search.header.as_ref().is_none_or(|(name, value)| message.headers.get(name) == Some(value))
+        && search.from.is_none_or(|from| message.published_at >= from)
+        && search.until.is_none_or(|until| message.published_at < until)
+}
+
+fn matches_deliveries(search: &Search, statuses: &[(Name, Status)]) -> bool {
+    if search.status.is_none() && search.subscription.is_none() {
+        return true;
+    }
+    statuses.iter().any(|(subscription, status)| {
+        search.status.is_none_or(|wanted| wanted == *status)
+            && search.subscription.as_ref().is_none_or(|wanted| wanted == subscription)
+    })
+}
+
+/// Whether no later message of the listing can match: messages lie in the order of their publishing,
+/// give or take the clock's own steps, for which a minute is allowed.
+fn passed(search: &Search, stored: &StoredMessage, ascending: bool) -> bool {
+    const SLACK_MS: u64 = 60_000;
+    let at = stored.message.published_at.0;
+    if ascending {
+        search.until.is_some_and(|until| at > until.0.saturating_add(SLACK_MS))
+    } else {
+        search.from.is_some_and(|from| at.saturating_add(SLACK_MS) < from.0)
+    }
+}

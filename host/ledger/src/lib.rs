@@ -1,0 +1,248 @@
+//! What became of every delivery: attempts, outcomes, effects and dead letters, one file per table.
+//!
+//! Called by dispatch, around each attempt: [`Ledger::begin`] before the handler runs,
+//! [`Ledger::finish`] after it. Knows the store; knows no broker and no runtime: what they need
+//! written with an outcome they add to the same [`Commit`].
+
+mod dead_letters;
+mod deliveries;
+mod error;
+mod history;
+mod retention;
+mod state;
+
+use std::sync::Arc;
+
+use brolly_core::{
+    Accepted, Commit, Decision, Delivery, Digest, Effects, LogLine, Message, MessageId, Name, Origin,
+    Settlement, StateEntry, Timestamp,
+};
+use brolly_store::{Messages, Store, StoredMessage};
+
+pub use dead_letters::{DeadLetter, DeadLetters};
+pub use deliveries::{Attempt, AttemptOutcome, Status};
+pub use error::Error;
+pub use history::{DeliveryHistory, Found, History, Search};
+pub use retention::Swept;
+pub use state::StateView;
+
+use deliveries::DeliveryRow;
+use state::States;
+
+/// The ledger of one data directory.
+pub struct Ledger {
+    store: Store,
+    messages: Messages,
+    states: States,
+    dead_letters: DeadLetters,
+}
+
+/// What the ledger knows of a delivery that a broker hands out.
+#[derive(Debug)]
+pub enum Begin {
+    /// It is to be handled.
+    Attempt(Box<Begun>),
+    /// It was decided before; the broker only has to be told again.
+    Decided(Settlement),
+}
+
+/// An attempt that has begun.
+#[derive(Debug)]
+pub struct Begun {
+    subscription: Name,
+    queue: Name,
+    seq: u64,
+    /// Whether the message table has the message already.
+    recorded: bool,
+    row: Option<DeliveryRow>,
+    /// Counts from 1, anew after a replay; what retry policies look at.
+    pub attempt: u32,
+    /// The same for every attempt, redelivery and replay of this delivery.
+    pub idempotency_key: String,
+}
+
+impl Begun {
+    /// Where messages that the attempt publishes come from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin { record: self.seq, subscription: self.subscription.clone() }
+    }
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub struct Finished<'a> {
+    /// What is done with the delivery.
+    pub decision: &'a Decision,
+    /// How the handler put it.
+    pub outcome: AttemptOutcome,
+    /// Its effects; taken only with [`Decision::Ack`].
+    pub effects: &'a Effects,
+    /// The plugin version that handled it.
+    pub version: Option<Digest>,
+    /// When the attempt began.
+    pub at: Timestamp,
+    /// How long it took, in microseconds.
+    pub duration_us: u64,
+    /// The most memory it had, in bytes.
+    pub memory_bytes: u64,
+    /// What it logged.
+    pub logs: Vec<LogLine>,
+    /// Lines that the log limit dropped.
+    pub logs_dropped: u64,
+}
+
+/// Whether an attempt could be finished.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It is on its way to the disk; what was added with [`Commit::then`] follows once it is there.
+    Submitted,
+    /// Another attempt has changed state that this one read: run it again, on the state of now.
+    Conflict,
+}
+
+impl Ledger {
+    /// Opens the ledger over a store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: Store, messages: Messages) -> Result<Self, Error> {
+        let dead_letters = DeadLetters::open(&store)?;
+        let states = States::new(store.clone());
+        Ok(Self { store, messages, states, dead_letters })
+    }
+
+    /// The dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> &DeadLetters {
+        &self.dead_letters
+    }
+
+    /// Begins an attempt at a delivery.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn begin(&self, subscription: &Name, queue: &Name, delivery: &Delivery) -> Result<Begin, Error> {
+        let message = &*delivery.message;
+        let recorded = match delivery.record {
+            Some(seq) => Some(seq),
+            None => self.messages.find(&message.topic, &message.id)?,
+        };
+        let row = match recorded {
+            Some(seq) => deliveries::read(&self.store, seq, subscription)?,
+            None => None,
+        };
+        if let Some(row) = &row
+            && row.status != Status::Waiting
+        {
+            return Ok(Begin::Decided(Settlement::Ack));
+        }
+        Ok(Begin::Attempt(Box::new(Begun {
+            subscription: subscription.clone(),
+            queue: queue.clone(),
+            seq: recorded.unwrap_or_else(|| self.messages.allocate()),
+            recorded: recorded.is_some(),
+            attempt: row.as_ref().map_or(0, |row| row.counted) + 1,
+            idempotency_key: idempotency_key(subscription, message),
+            row,
+        })))
+    }
+
+    /// Hands over a commit that settles what was decided before.
+    pub fn submit(&self, commit: Commit) {
+        self.store.submit(commit);
+    }
+
+    /// Entries of a subscription's state for people, in the order of keys, from the first after
+    /// `after` on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn state_entries(
+        &self,
+        subscription: &Name,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StateEntry>, Error> {
+        Ok(self.states.view(subscription).entries(prefix, after, limit)?)
+    }
+
+    /// The state of a subscription as one attempt sees it.
+    #[must_use]
+    pub fn state(&self, subscription: &Name) -> StateView {
+        self.states.view(subscription)
+    }
+
+    /// Finishes an attempt: outcome, effects, and whatever `stage` adds become durable together.
+    /// `stage` runs only if there is no conflict; it answers with what was published.
+    ///
+    /// # Errors
+    /// Whatever `stage` fails with (nothing is written then), or a failing store.
+    pub fn finish<E: From<Error>>(
+        &self,
+        begun: &Begun,
+        message: &Arc<Message>,
+        finished: Finished<'_>,
+        view: &StateView,
+        stage: impl FnOnce(&mut Commit) -> Result<Vec<Accepted>, E>,
+    ) -> Result<Finish, E> {
+        let writes = match finished.decision {
+            Decision::Ack => Some(&finished.effects.state),
+            Decision::Retry { .. } | Decision::DeadLetter { .. } | Decision::Release { .. } => None,
+        };
+        view.finish(writes, || {
+            let mut commit = Commit::default();
+            let published = stage(&mut commit)?;
+            self.stage_outcome(begun, message, finished, published, &mut commit)?;
+            Ok(commit)
+        })
+    }
+
+    fn stage_outcome(
+        &self,
+        begun: &Begun,
+        message: &Arc<Message>,
+        finished: Finished<'_>,
+        published: Vec<Accepted>,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
+        let status = match finished.decision {
+            // Nothing happened to the delivery that its history should tell.
+            Decision::Release { .. } => return Ok(()),
+            Decision::Ack => Status::Acked,
+            Decision::Retry { .. } => Status::Waiting,
+            Decision::DeadLetter { reason } => {
+                self.dead_letters.stage(begun, message, reason, finished.at, commit)?;
+                Status::Dead
+            }
+        };
+        if !begun.recorded {
+            let stored = StoredMessage {
+                message: message.clone(),
+                routed: vec![begun.queue.clone()],
+                filter_errors: Vec::new(),
+                parent: None,
+            };
+            self.messages.stage(begun.seq, &stored, commit)?;
+        }
+        let published = published.into_iter().map(|accepted| (accepted.topic, accepted.id)).collect();
+        deliveries::stage(begun, status, finished, published, commit)
+    }
+}
+
+/// Subscription, topic and id name a delivery for ever; the ids are the producers' own.
+fn idempotency_key(subscription: &Name, message: &Message) -> String {
+    let id: &MessageId = &message.id;
+    let mut key =
+        String::with_capacity(subscription.as_str().len() + message.topic.as_str().len() + id.len() + 2);
+    key.push_str(subscription.as_str());
+    key.push('/');
+    key.push_str(message.topic.as_str());
+    key.push('/');
+    key.push_str(id);
+    key
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! The port [`Handler`]: runs one attempt in an instance of the plugin, a fresh one or one off the
+//! shelf. Called by dispatch, from many threads at once.
+
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use brolly_core::{
+    Call, Code, Effects, Fault, Handled, Handler, Name, Outcome, PluginError, Refusal, Reuse, Subscription,
+    Verdict,
+};
+use parking_lot::Mutex;
+use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
+
+use crate::{
+    Error,
+    attempt::{Guest, Terms},
+    bindings::{
+        self, Delivery,
+        brolly::plugin::types::{Failure, HeaderParam},
+    },
+    fault::{self, MAX_REASON_BYTES, Phase, cut},
+    imports::HOST_CALL_BYTES,
+    lent::lend,
+    library::Loaded,
+    ticker::Ticker,
+};
+
+/// Deliveries that one reused instance handles before it is replaced ([`Reuse::Reuse`]).
+const MAX_CALLS: u32 = 10_000;
+
+/// What all handlers share.
+pub(crate) struct Host {
+    engine: Engine,
+    pub(crate) ticker: Ticker,
+    /// The shelves of all handlers that reuse instances.
+    shelves: Mutex<Vec<Weak<Shelf>>>,
+}
+
+/// Handles deliveries of one subscription with one plugin version.
+pub(crate) struct WasmHandler {
+    host: Arc<Host>,
+    loaded: Arc<Loaded>,
+    terms: Arc<Terms>,
+    /// Where instances wait for their next delivery; none if each gets a fresh one.
+    shelf: Option<Arc<Shelf>>,
+}
+
+/// Idle instances. The last one put back is the first one taken: its memory is still warm.
+struct Shelf {
+    idle: Mutex<Vec<Instance>>,
+    /// As many as there can be at work at once.
+    capacity: usize,
+}
+
+/// An instance of a plugin.
+struct Instance {
+    store: Store<Guest>,
+    exports: bindings::Handler,
+    calls: u32,
+}
+
+impl Host {
+    pub(crate) fn start(engine: Engine) -> Result<Arc<Self>, Error> {
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Arc::new(Self { engine, ticker, shelves: Mutex::default() }))
+    }
+
+    fn shelf(&self, capacity: usize) -> Arc<Shelf> {
+        let shelf = Arc::new(Shelf { idle: Mutex::default(), capacity });
+        let mut shelves = self.shelves.lock();
+        shelves.retain(|shelf| shelf.strong_count() > 0);
+        shelves.push(Arc::downgrade(&shelf));
+        shelf
+    }
+
+    /// Frees the slots that idle instances of other subscriptions hold.
+    fn clear_shelves(&self) {
+        let shelves: Vec<_> = self.shelves.lock().iter().filter_map(Weak::upgrade).collect();
+        for shelf in shelves {
+            let idle = std::mem::take(&mut *shelf.idle.lock());
+            drop(idle);
+        }
+    }
+}
+
+impl Handler for WasmHandler {
+    fn handle(&self, call: &Call<'_>) -> Handled {
+        let started = Instant::now();
+        let _active = self.host.ticker.enter();
+        let mut instance = match self.instance(started) {
+            Ok(instance) => instance,
+            Err(unable) => return *unable,
+        };
+        let result = instance.call(call);
+        let sound = result.is_ok();
+        let guest = instance.store.data_mut();
+        let verdict = match result {
+            Ok(Ok(())) => Verdict::Outcome(Outcome::Ack),
+            Ok(Err(failure)) => Verdict::Outcome(outcome(failure)),
+            Err(error) => fault::verdict(&error, guest, Phase::Call),
+        };
+        let handled = conclude(guest, verdict);
+        // INVARIANT: an instance that was stopped in the middle is never used again.
+        if sound && let Some(shelf) = &self.shelf {
+            shelf.put_back(instance);
+        }
+        handled
+    }
+}
+
+impl WasmHandler {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        loaded: Arc<Loaded>,
+        name: &Name,
+        subscription: &Subscription,
+    ) -> Self {
+        let shelf = match subscription.instances {
+            Reuse::Fresh => None,
+            Reuse::Reuse => Some(host.shelf(usize::try_from(subscription.workers).unwrap_or(1))),
+        };
+        Self { host, loaded, terms: Arc::new(Terms::new(name, subscription)), shelf }
+    }
+
+    /// Makes one instance, so that a version which cannot start under these limits is refused now
+    /// rather than failing with every delivery.
+    pub(crate) fn try_out(&self, subscription: &Subscription) -> Result<(), PluginError> {
+        let _active = self.host.ticker.enter();
+        let unable = match self.instance(Instant::now()) {
+            Ok(instance) => {
+                if let Some(shelf) = &self.shelf {
+                    shelf.put_back(instance);
+                }
+                return Ok(());
+            }
+            Err(unable) => unable.verdict,
+        };
+        let plugin = &subscription.plugin;
+        let fault = match unable {
+            Verdict::Fault(fault) => fault,
+            Verdict::Unavailable(reason) => return Err(PluginError::Host(reason)),
+            Verdict::Outcome(outcome) => {
+                return Err(PluginError::Host(format!(
+                    "an instance that was not called answered {outcome:?}"
+                )));
+            }
+        };
+        let refusal = match fault {
+            Fault::TimeOut { .. }
+            | Fault::CpuTime { .. }
+            | Fault::OutOfMemory { .. }
+            | Fault::Limit { .. } => Refusal::new(
+                Code::InvalidDefinition,
+                format!("the plugin {plugin} cannot start within these limits: {fault}; raise that setting"),
+            ),
+            Fault::Trap(_)
+            | Fault::StackOverflow { .. }
+            | Fault::NotGranted(_)
+            | Fault::BadCall(_)
+            | Fault::BadExport(_) => Refusal::new(
+                Code::InvalidPlugin,
+                format!("the plugin {plugin} cannot be started: {fault}; upload a version that starts"),
+            ),
+        };
+        Err(refusal.into())
+    }
+
+    /// An instance, ready for an attempt that began at `started`.
+    fn instance(&self, started: Instant) -> Result<Instance, Box<Handled>> {
+        if let Some(mut instance) = self.shelf.as_ref().and_then(|shelf| shelf.idle.lock().pop()) {
+            instance.store.set_epoch_deadline(1);
+            instance.store.data_mut().begin(started);
+            return Ok(instance);
+        }
+        let mut store = self.store(started);
+        let mut made = self.loaded.pre.instantiate(&mut store);
+        if made.as_ref().is_err_and(fault::is_exhausted) {
+            self.host.clear_shelves();
+            store = self.store(started);
+            made = self.loaded.pre.instantiate(&mut store);
+        }
+        match made {
+            Ok(exports) => Ok(Instance { store, exports, calls: 0 }),
+            Err(error) => {
+                let verdict = fault::verdict(&error, store.data(), Phase::Start);
+                Err(Box::new(conclude(store.data_mut(), verdict)))
+            }
+        }
+    }
+
+    fn store(&self, started: Instant) -> Store<Guest> {
+        let mut store = Store::new(&self.host.engine, Guest::new(Arc::clone(&self.terms), started));
+        store.limiter(|guest| &mut guest.meter);
+        store.epoch_deadline_callback(on_tick);
+        store.set_epoch_deadline(1);
+        store.set_hostcall_fuel(HOST_CALL_BYTES);
+        store
+    }
+}
+
+impl Shelf {
+    fn put_back(&self, instance: Instance) {
+        if instance.calls >= MAX_CALLS {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() < self.capacity {
+            idle.push(instance);
+        }
+    }
+}
+
+impl Instance {
+    fn call(&mut self, call: &Call<'_>) -> wasmtime::Result<Result<(), Failure>> {
+        self.calls += 1;
+        let message = call.message;
+        let headers: Vec<HeaderParam<'_>> =
+            message.headers.iter().map(|(name, value)| HeaderParam { name, value }).collect();
+        let delivery = Delivery {
+            id: &message.id,
+            topic: message.topic.as_str(),
+            key: &message.key,
+            content_type: &message.content_type,
+            headers: &headers,
+            published_at_ms: message.published_at.0,
+            payload: &message.payload,
+            subscription: call.subscription.as_str(),
+            attempt: call.attempt,
+            last_attempt: call.last_attempt,
+            idempotency_key: call.idempotency_key,
+        };
+        lend(&mut self.store, call, |store| self.exports.call_handle(store, delivery))
+    }
+}
+
+/// Called by the guest's own code at the first loop or function entry after each tick.
+fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    store.data_mut().check_time()?;
+    Ok(UpdateDeadline::Continue(1))
+}
+
+fn outcome(failure: Failure) -> Outcome {
+    match failure {
+        Failure::Retry(retry) => Outcome::Retry {
+            reason: cut(retry.reason, MAX_REASON_BYTES),
+            delay: retry.delay_ms.map(Duration::from_millis),
+        },
+        Failure::Reject(reason) => Outcome::Reject { reason: cut(reason, MAX_REASON_BYTES) },
+    }
+}
+
+/// Draws up the attempt. Only an ack lets what it asked for take effect.
+fn conclude(guest: &mut Guest, verdict: Verdict) -> Handled {
+    let effects = match verdict {
+        Verdict::Outcome(Outcome::Ack) => guest.attempt.take_effects(),
+        Verdict::Outcome(Outcome::Retry { .. } | Outcome::Reject { .. })
+        | Verdict::Fault(_)
+        | Verdict::Unavailable(_) => Effects::default(),
+    };
+    let (logs, logs_dropped) = guest.attempt.take_logs();
+    Handled {
+        verdict,
+        effects,
+        logs,
+        logs_dropped,
+        duration: guest.attempt.started.elapsed(),
+        memory_bytes: guest.meter.memory_bytes(),
+    }
+}

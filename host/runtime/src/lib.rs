@@ -1,0 +1,39 @@
+//! The sandbox: checks, compiles, caches and runs plugins. A delivery goes in, an outcome or a
+//! fault comes out.
+//!
+//! The one crate that knows wasmtime, and it lets nothing of it out. The host builds a [`Runtime`]
+//! and hands it on as the port [`brolly_core::Plugins`]; dispatch calls the handlers that it makes,
+//! from threads that may block. It knows no broker, no ledger and no store: state is read through
+//! [`brolly_core::StateReader`], and what a handler asked for is handed back, never done here.
+//!
+//! * from bytes to code: `admit` (is it a plugin?), `artefact` (compiled code on disk), `library`
+//!   (compiled code in memory), `engine` (how it is compiled, and the pool);
+//! * one attempt: `handler` (instances, fresh or reused), `attempt` and `imports` (what the guest
+//!   may ask of the host), `overlay` (its own writes over the state), `meter` (memory), `ticker`
+//!   (time), `fault` (what stopped it).
+
+mod admit;
+mod artefact;
+mod attempt;
+mod bindings;
+mod config;
+mod engine;
+mod error;
+mod fault;
+mod handler;
+mod imports;
+mod lent;
+mod library;
+mod meter;
+mod overlay;
+mod runtime;
+mod ticker;
+
+#[cfg(test)]
+mod tests;
+
+pub use admit::{MAX_UPLOAD_BYTES, WORLD};
+pub use attempt::MAX_LOG_LINES;
+pub use config::Config;
+pub use error::Error;
+pub use runtime::Runtime;

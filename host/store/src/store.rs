@@ -1,0 +1,342 @@
+//! The store: opening, reading, committing, closing. Called by everybody who keeps rows; knows
+//! nothing of what the rows mean.
+
+use std::{
+    ops::Bound,
+    panic::AssertUnwindSafe,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use brolly_core::{Commit, Write};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Error,
+    committer::{Committer, Queue, Stop},
+    engine::{Bounds, Engine},
+    folder::{self, Folder},
+    keys,
+};
+
+/// The longest value of a row: 112 KiB. The engine keeps longer ones (from about 120,000 bytes on) in
+/// files that it never syncs, and cannot recover when they are missing.
+pub const VALUE_BYTES: usize = 112 * 1024;
+
+/// Where the store is and what it may use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store's folder; created with mode 0700 if it is missing.
+    pub dir: PathBuf,
+    /// Memory for pages read from the disk, in bytes; default 64 MiB.
+    pub cache_bytes: u64,
+}
+
+impl Config {
+    /// The defaults for a folder.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), cache_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// What the store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Commits made durable.
+    pub commits: u64,
+    /// Flushes that made them durable.
+    pub flushes: u64,
+    /// Rows put or deleted by them.
+    pub operations: u64,
+}
+
+/// A durable, ordered map from bytes to bytes. Cheap to clone: all clones are one store.
+///
+/// Commits become durable in the order in which they are submitted: when one is durable, so is
+/// every earlier one. Dropping the last clone without [`Store::close`] is like a crash.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    queue: Arc<Queue>,
+    counters: Arc<Counters>,
+    failure: Arc<watch::Sender<Option<String>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// None when closed. INVARIANT: dropped before `folder`, which holds the lock.
+    engine: RwLock<Option<Engine>>,
+    folder: Mutex<Option<Folder>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    commits: AtomicU64,
+    flushes: AtomicU64,
+    operations: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, commits: u64, operations: usize) {
+        self.commits.fetch_add(commits, Ordering::Relaxed);
+        self.flushes.fetch_add(u64::from(operations > 0), Ordering::Relaxed);
+        self.operations.fetch_add(u64::try_from(operations).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// Opens the store, creating it if need be. Blocks; after an unclean stop for as long as copying
+    /// and recovering the database takes.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process, or this one, has the store open; [`Error::Open`] or
+    /// [`Error::File`] when the folder or the database cannot be used.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let folder = Folder::open(&config.dir)?;
+        folder.begin()?;
+        let (engine, starts) = Engine::open(&folder.database(), config.cache_bytes, folder.starts()?)
+            .map_err(|reason| Error::Open { dir: config.dir.clone(), reason })?;
+        folder.opened(starts)?;
+        let queue = Arc::new(Queue::default());
+        let counters = Arc::new(Counters::default());
+        let failure = Arc::new(watch::Sender::new(None));
+        let committer = Committer {
+            engine: engine.clone(),
+            queue: queue.clone(),
+            counters: counters.clone(),
+            failure: failure.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("brolly-committer".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|error| Error::Open {
+                dir: config.dir.clone(),
+                reason: format!("no thread: {error}"),
+            })?;
+        let shared = Shared {
+            dir: config.dir.clone(),
+            queue,
+            counters,
+            failure,
+            thread: Mutex::new(Some(thread)),
+            engine: RwLock::new(Some(engine)),
+            folder: Mutex::new(Some(folder)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The value of a row. Sees every commit that is applied, durable or not, and none that is
+    /// still queued: what must be seen at once after [`Store::submit`] the caller keeps in memory.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::Closed`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let engine = self.shared.engine.read();
+        let engine = engine.as_ref().ok_or(Error::Closed)?;
+        engine.get(key).map_err(|reason| Error::read(key, reason))
+    }
+
+    /// The rows whose key begins with `prefix`, ascending; with `after`, only those whose key is
+    /// greater than it. A row that changes during the scan is seen as it was or as it is. Ends after
+    /// the first error, which is one of those of [`Store::get`].
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), Error>> + Send + use<> {
+        let low = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
+            _ => Bound::Included(prefix.to_vec()),
+        };
+        until_error(self.range(prefix, (low, after_prefix(prefix))))
+    }
+
+    /// The rows whose key begins with `prefix`, descending; with `before`, only those whose key is
+    /// less than it. Otherwise like [`Store::scan`].
+    pub fn scan_back(
+        &self,
+        prefix: &[u8],
+        before: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), Error>> + Send + use<> {
+        let high = match (before, after_prefix(prefix)) {
+            (Some(before), Bound::Excluded(end)) if before < end.as_slice() => {
+                Bound::Excluded(before.to_vec())
+            }
+            (Some(before), Bound::Unbounded) => Bound::Excluded(before.to_vec()),
+            (_, end) => end,
+        };
+        until_error(self.range(prefix, (Bound::Included(prefix.to_vec()), high)).map(Iterator::rev))
+    }
+
+    fn range(
+        &self,
+        prefix: &[u8],
+        bounds: Bounds,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<(Bytes, Bytes), Error>> + Send + use<>, Error> {
+        let engine = self.shared.engine.read();
+        let rows = engine.as_ref().ok_or(Error::Closed)?.range(bounds);
+        let prefix = prefix.to_vec();
+        Ok(rows.map(move |row| row.map_err(|reason| Error::read(&prefix, reason))))
+    }
+
+    /// Queues a commit and returns at once. What follows it (see [`Commit::then`]) runs on the
+    /// store's own thread once it is durable, in the order of the commits. Ignored after a failure
+    /// or a close: then nothing of it ever happens. A value over [`VALUE_BYTES`] makes the store fail.
+    pub fn submit(&self, commit: Commit) {
+        self.shared.queue.push(commit);
+    }
+
+    /// Submits a commit and waits until it is durable and what follows it has run. Once polled, the
+    /// commit happens even if the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a value over [`VALUE_BYTES`]: nothing happens. [`Error::Failed`] or
+    /// [`Error::Closed`]: whether the commit happened is then known only after the next start.
+    pub async fn commit(&self, mut commit: Commit) -> Result<(), Error> {
+        check_sizes(commit.writes())?;
+        let (done, waiting) = oneshot::channel();
+        commit.then(move || {
+            let _ = done.send(());
+        });
+        self.submit(commit);
+        waiting.await.map_err(|_| self.is_failed().map_or(Error::Closed, Error::Failed))
+    }
+
+    /// Why the store failed for good, if it has.
+    #[must_use]
+    pub fn is_failed(&self) -> Option<String> {
+        self.shared.failure.borrow().clone()
+    }
+
+    /// Waits until the store has failed for good, and says why; the process is then to exit. Never
+    /// returns otherwise.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.shared.failure.subscribe();
+        let reason = match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        };
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes everything queued durable, stops the thread, and closes the database, for all clones.
+    /// Blocks for as long as that takes. A second call does nothing. Not to be called from what
+    /// follows a commit.
+    pub fn close(&self) {
+        self.shared.close(Stop::Drained);
+    }
+
+    /// What was done since the store was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        Stats {
+            commits: counters.commits.load(Ordering::Relaxed),
+            flushes: counters.flushes.load(Ordering::Relaxed),
+            operations: counters.operations.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Free space on the store's disk, in bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn free_bytes(&self) -> Result<u64, Error> {
+        folder::free_bytes(&self.shared.dir).map_err(|source| self.measuring(source))
+    }
+
+    /// What the store occupies on its disk, in bytes, with the copy of an unclean stop. Visits
+    /// every file, so it is not for the hot path.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn disk_bytes(&self) -> Result<u64, Error> {
+        folder::disk_bytes(&self.shared.dir).map_err(|source| self.measuring(source))
+    }
+
+    fn measuring(&self, source: std::io::Error) -> Error {
+        Error::File { operation: "measuring the disk of", path: self.shared.dir.clone(), source }
+    }
+
+    pub(crate) fn blobs_dir(&self) -> PathBuf {
+        folder::blobs(&self.shared.dir)
+    }
+}
+
+impl Shared {
+    fn close(&self, stop: Stop) {
+        self.queue.stop(stop);
+        let mut thread = self.thread.lock();
+        let Some(committer) = thread.take() else { return };
+        if committer.thread().id() == std::thread::current().id() {
+            // The last clone was dropped by what follows a commit; the thread ends by itself.
+            return;
+        }
+        // The thread catches panics; one in its last lines is treated like any unclean end.
+        let ended = committer.join().is_ok();
+        let engine = self.engine.write().take();
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(engine))).is_ok();
+        let Some(folder) = self.folder.lock().take() else { return };
+        let clean = stop == Stop::Drained && ended && dropped && self.failure.borrow().is_none();
+        if clean && let Err(error) = folder.end() {
+            tracing::warn!(%error, "the next start will take this stop for an unclean one");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close(Stop::Abandoned);
+    }
+}
+
+/// Refuses a value over the limit.
+pub(crate) fn check_sizes(writes: &[Write]) -> Result<(), Error> {
+    for write in writes {
+        match write {
+            Write::Put { key, value } if value.len() > VALUE_BYTES => {
+                return Err(Error::TooLarge { row: keys::show(key), bytes: value.len() });
+            }
+            Write::Put { .. } | Write::Delete { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// The end of the keys that begin with `prefix`.
+fn after_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
+}
+
+/// The rows up to and with the first error.
+fn until_error<T, I>(rows: Result<I, Error>) -> impl Iterator<Item = Result<T, Error>> + use<T, I>
+where
+    I: Iterator<Item = Result<T, Error>>,
+{
+    let (rows, error) = match rows {
+        Ok(rows) => (Some(rows), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let mut failed = false;
+    rows.into_iter()
+        .flatten()
+        .chain(error)
+        .take_while(move |row| !std::mem::replace(&mut failed, row.is_err()))
+}

@@ -1,0 +1,341 @@
+//! The store through its public face: reading, group commit, failure, closing and reopening.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use brolly_core::Commit;
+use brolly_store::{Config, Error, Stats, Store, VALUE_BYTES};
+
+fn open(dir: &Path) -> Store {
+    Store::open(&Config::new(dir)).unwrap()
+}
+
+fn put(rows: &[(&str, &str)]) -> Commit {
+    let mut commit = Commit::default();
+    rows.iter().for_each(|(key, value)| commit.put(key.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    commit
+}
+
+fn get(store: &Store, key: &str) -> Option<String> {
+    store.get(key.as_bytes()).unwrap().map(|value| String::from_utf8(value.to_vec()).unwrap())
+}
+
+fn keys<E: std::fmt::Debug>(
+    rows: impl Iterator<Item = Result<(bytes::Bytes, bytes::Bytes), E>>,
+) -> Vec<String> {
+    rows.map(|row| String::from_utf8(row.unwrap().0.to_vec()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn rows_are_put_replaced_and_deleted_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(put(&[("a", "1"), ("b", "1"), ("a", "2")])).await.unwrap();
+    assert_eq!((get(&store, "a"), get(&store, "b")), (Some("2".into()), Some("1".into())));
+    let mut commit = put(&[("a", "3"), ("c", "1")]);
+    commit.delete(b"a".to_vec());
+    commit.delete(b"not there".to_vec());
+    store.commit(commit).await.unwrap();
+    assert_eq!((get(&store, "a"), get(&store, "c")), (None, Some("1".into())));
+}
+
+#[tokio::test]
+async fn scans_keep_to_their_prefix_and_their_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let rows: Vec<String> = ["a", "b", "b\0", "b1", "b2", "b\u{10ffff}", "c"].map(String::from).to_vec();
+    let mut commit = Commit::default();
+    rows.iter().for_each(|key| commit.put(key.clone().into_bytes(), vec![1]));
+    commit.put(vec![0xff, 0xff], vec![]);
+    store.commit(commit).await.unwrap();
+    let check = |after: Option<&str>, expect: &[&str]| {
+        assert_eq!(keys(store.scan(b"b", after.map(str::as_bytes))), expect, "after {after:?}");
+    };
+    check(None, &["b", "b\0", "b1", "b2", "b\u{10ffff}"]);
+    check(Some("a"), &["b", "b\0", "b1", "b2", "b\u{10ffff}"]);
+    check(Some("b"), &["b\0", "b1", "b2", "b\u{10ffff}"]);
+    check(Some("b11"), &["b2", "b\u{10ffff}"]);
+    check(Some("b\u{10ffff}"), &[]);
+    check(Some("c"), &[]);
+    let check = |before: Option<&str>, expect: &[&str]| {
+        assert_eq!(keys(store.scan_back(b"b", before.map(str::as_bytes))), expect, "before {before:?}");
+    };
+    check(None, &["b\u{10ffff}", "b2", "b1", "b\0", "b"]);
+    check(Some("zz"), &["b\u{10ffff}", "b2", "b1", "b\0", "b"]);
+    check(Some("b1"), &["b\0", "b"]);
+    check(Some("b"), &[]);
+    check(Some("a"), &[]);
+    assert_eq!(store.scan(&[0xff], None).count(), 1);
+    assert_eq!(store.scan_back(&[0xff], Some(&[0xff, 0xff])).count(), 0);
+}
+
+#[tokio::test]
+async fn what_follows_runs_once_each_in_order_and_finds_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (told, heard) = mpsc::channel();
+    for n in 0..1_000_u32 {
+        let mut commit = Commit::default();
+        commit.put(n.to_be_bytes().to_vec(), vec![1]);
+        for half in [0, 1] {
+            let (told, reader) = (told.clone(), store.clone());
+            commit.then(move || {
+                let there = reader.get(&n.to_be_bytes()).unwrap().is_some();
+                told.send((n, half, there)).unwrap();
+            });
+        }
+        store.submit(commit);
+    }
+    store.commit(Commit::default()).await.unwrap();
+    let expect: Vec<_> = (0..1_000).flat_map(|n| [(n, 0, true), (n, 1, true)]).collect();
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), expect);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_shares_its_flushes_and_a_lone_commit_has_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..3_u8 {
+        store.commit(put(&[("alone", &n.to_string())])).await.unwrap();
+    }
+    assert_eq!(store.stats(), Stats { commits: 3, flushes: 3, operations: 3 });
+    let crowd: Vec<_> = (0..2_000_u32)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut commit = Commit::default();
+                commit.put(n.to_be_bytes().to_vec(), vec![0; 100]);
+                store.commit(commit).await
+            })
+        })
+        .collect();
+    for one in crowd {
+        one.await.unwrap().unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!((stats.commits, stats.operations), (2_003, 2_003));
+    assert!(stats.flushes < 1_000, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_commit_happens_even_if_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    {
+        let mut waiting = Box::pin(store.commit(put(&[("given up", "1")])));
+        poll_once(waiting.as_mut()).await;
+    }
+    store.commit(put(&[("later", "1")])).await.unwrap();
+    assert_eq!(get(&store, "given up"), Some("1".into()));
+}
+
+/// Polls a future once, whatever comes of it.
+async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) {
+    let poll = |context: &mut std::task::Context<'_>| {
+        std::task::Poll::Ready(future.as_mut().poll(context).is_ready())
+    };
+    std::future::poll_fn(poll).await;
+}
+
+#[tokio::test]
+async fn a_commit_far_over_the_batch_size_is_whole_with_a_small_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { cache_bytes: 1024 * 1024, ..Config::new(dir.path()) };
+    let store = Store::open(&config).unwrap();
+    let mut commit = Commit::default();
+    for n in 0..20_000_u32 {
+        commit.put([b"row".as_slice(), &n.wrapping_mul(2_654_435_761).to_be_bytes()].concat(), vec![1; 300]);
+    }
+    store.commit(commit).await.unwrap();
+    drop(store);
+    let store = Store::open(&config).unwrap();
+    assert_eq!(store.scan(b"row", None).filter(Result::is_ok).count(), 20_000);
+}
+
+#[tokio::test]
+async fn a_value_of_the_largest_size_is_kept_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..200_u32 {
+        let mut commit = Commit::default();
+        commit.put(n.to_be_bytes().to_vec(), vec![7; VALUE_BYTES]);
+        store.commit(commit).await.unwrap();
+    }
+    assert_eq!(
+        fs::read_dir(dir.path().join("sled/blobs")).unwrap().count(),
+        0,
+        "sled does not sync these files"
+    );
+}
+
+#[tokio::test]
+async fn a_larger_value_is_never_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let too_large = || {
+        let mut commit = put(&[("with it", "1")]);
+        commit.put(b"x".to_vec(), vec![7; VALUE_BYTES + 1]);
+        commit
+    };
+    assert!(matches!(store.commit(too_large()).await, Err(Error::TooLarge { .. })));
+    store.commit(put(&[("next", "1")])).await.unwrap();
+    store.submit(too_large());
+    assert!(store.failed().await.contains("the limit is 114688"));
+    assert_eq!((get(&store, "with it"), get(&store, "next")), (None, Some("1".into())));
+}
+
+#[tokio::test]
+async fn a_failure_is_for_good_and_answers_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(put(&[("before", "1")])).await.unwrap();
+    assert_eq!(store.is_failed(), None);
+    let (told, heard) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    let mut commit = put(&[("first", "1")]);
+    commit.then(move || held.recv().unwrap());
+    commit.then(|| panic!("an action that panics"));
+    store.submit(commit);
+    let mut commit = put(&[("second", "1")]);
+    commit.then(move || told.send(()).unwrap());
+    store.submit(commit);
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(put(&[("third", "1")])).await }
+    });
+    let failed = tokio::spawn({
+        let store = store.clone();
+        async move { store.failed().await }
+    });
+    hold.send(()).unwrap();
+    assert!(failed.await.unwrap().contains("an action that panics"));
+    assert!(matches!(waiting.await.unwrap(), Err(Error::Failed(_))));
+    assert!(matches!(store.commit(put(&[("fourth", "1")])).await, Err(Error::Failed(_))));
+    assert!(heard.recv().is_err(), "an action ran after the failure");
+    store.close();
+    drop(store);
+    assert!(dir.path().join("open").exists(), "a failed store is not closed cleanly");
+    assert_eq!(get(&open(dir.path()), "before"), Some("1".into()));
+}
+
+#[tokio::test]
+async fn closing_drains_and_is_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..500_u32 {
+        store.submit(put(&[(&format!("row {n}"), "1")]));
+    }
+    let clone = store.clone();
+    store.close();
+    store.close();
+    assert!(!dir.path().join("open").exists());
+    assert!(matches!(clone.get(b"row 1"), Err(Error::Closed)));
+    assert!(matches!(clone.scan(b"row", None).next(), Some(Err(Error::Closed))));
+    assert_eq!(clone.scan(b"row", None).count(), 1);
+    assert!(matches!(clone.commit(put(&[("late", "1")])).await, Err(Error::Closed)));
+    let again = open(dir.path());
+    assert_eq!(again.scan(b"row ", None).count(), 500);
+    assert_eq!(get(&again, "late"), None);
+    assert!(!dir.path().join("sled.unclean").exists(), "a clean stop needs no copy");
+}
+
+#[tokio::test]
+async fn an_unclean_stop_keeps_what_was_answered_and_one_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("sled.unclean");
+    for n in 1..=3_u32 {
+        let store = open(dir.path());
+        assert_eq!(copy.exists(), n > 1);
+        assert_eq!(store.scan(b"run ", None).count(), n as usize - 1);
+        store.commit(put(&[(&format!("run {n}"), "1")])).await.unwrap();
+    }
+    let store = open(dir.path());
+    assert_eq!(store.scan(b"run ", None).count(), 3);
+    let other = tempfile::tempdir().unwrap();
+    fs::rename(&copy, other.path().join("sled")).unwrap();
+    assert_eq!(open(other.path()).scan(b"run ", None).count(), 3, "the copy is a database");
+}
+
+#[tokio::test]
+async fn a_copy_outlives_a_recovery_that_does_not_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(put(&[("kept", "1")])).await.unwrap();
+    drop(store);
+    let good = fs::read(dir.path().join("sled/db")).unwrap();
+    // Stands for a recovery that does harm: the first start after it copies, and is refused.
+    fs::write(dir.path().join("open"), "recovering").unwrap();
+    fs::create_dir(dir.path().join("sled.unclean")).unwrap();
+    fs::write(dir.path().join("sled.unclean/db"), &good).unwrap();
+    fs::write(dir.path().join("sled/db"), vec![0; good.len()]).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(Store::open(&Config::new(dir.path())), Err(Error::Open { .. })));
+        assert_eq!(fs::read(dir.path().join("sled.unclean/db")).unwrap(), good);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_lost_its_beginning_is_refused() {
+    let damages: [fn(&Path); 3] = [
+        |db| fs::write(db, []).unwrap(),
+        |db| fs::write(db, vec![0x55; 100_000]).unwrap(),
+        |db| fs::remove_dir_all(db.parent().unwrap()).unwrap(),
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        store.commit(put(&[("row", "1")])).await.unwrap();
+        store.close();
+        drop(store);
+        damage(&dir.path().join("sled/db"));
+        match Store::open(&Config::new(dir.path())) {
+            Err(Error::Open { reason, .. }) => assert!(!reason.is_empty()),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("opened, with {} rows", open(dir.path()).scan(b"row", None).count()),
+        }
+    }
+}
+
+#[test]
+fn a_store_has_one_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(matches!(Store::open(&Config::new(dir.path())), Err(Error::Locked { .. })));
+    store.close();
+    drop(Store::open(&Config::new(dir.path())).unwrap());
+}
+
+#[test]
+fn the_last_clone_may_go_in_what_follows_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (told, heard) = mpsc::channel();
+    let last = Arc::new(store);
+    let mut commit = put(&[("row", "1")]);
+    let clone = last.clone();
+    commit.then(move || {
+        while Arc::strong_count(&clone) > 1 {
+            std::thread::yield_now();
+        }
+        drop(clone);
+        told.send(()).unwrap();
+    });
+    last.submit(commit);
+    drop(last);
+    heard.recv().unwrap();
+}
+
+#[test]
+fn the_disk_is_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(store.free_bytes().unwrap() > 0);
+    let before = store.disk_bytes().unwrap();
+    fs::write(dir.path().join("blobs/0000000000000001"), vec![1; 1 << 20]).unwrap();
+    assert!(store.disk_bytes().unwrap() >= before + (1 << 20));
+}

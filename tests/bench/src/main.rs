@@ -1,0 +1,38 @@
+//! The benchmarks: each is a comparison with the leanest honest program that does the same work
+//! without Brolly, measured side by side in the same process. `cargo xtask bench [ID ...]` runs it.
+//!
+//! Prints a table and writes `target/bench/results.json`. A comparison is one file with its
+//! baseline beside it; it is listed in [`COMPARISONS`] and nowhere else.
+
+mod bare;
+mod report;
+mod runtime;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+
+use report::Row;
+
+/// A comparison: its identifier, and what measures it. One may give several rows.
+type Comparison = (&'static str, fn() -> anyhow::Result<Vec<Row>>);
+
+/// All comparisons, in the order in which they run.
+const COMPARISONS: &[Comparison] = &[("P1", runtime::fresh), ("P2", runtime::reused)];
+
+fn main() -> anyhow::Result<ExitCode> {
+    let ids: Vec<String> = std::env::args().skip(1).collect();
+    let known: Vec<&str> = COMPARISONS.iter().map(|(id, _)| *id).collect();
+    for id in &ids {
+        ensure!(known.contains(&id.as_str()), "there is no benchmark {id}; there are {}", known.join(" "));
+    }
+    let mut rows = Vec::new();
+    for (id, measure) in COMPARISONS {
+        if ids.is_empty() || ids.iter().any(|wanted| wanted == id) {
+            rows.extend(measure().with_context(|| format!("benchmark {id}"))?);
+        }
+    }
+    report::print(&rows);
+    report::write(&rows)?;
+    Ok(if rows.iter().all(|row| row.holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

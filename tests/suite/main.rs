@@ -1,0 +1,12 @@
+//! The tests of the whole: the real binary, real plugins, real orders.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod crash;
+mod embedded;
+mod hostile;
+mod house_rules;
+mod orders;
+mod story;
+mod swap;
+mod wrong_requests;

@@ -1,0 +1,18 @@
+//! `cargo xtask bench [IDS]`: the benchmarks, in a release build.
+
+use crate::tree;
+
+/// Which benchmarks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Identifiers such as P1 P5; none means all.
+    ids: Vec<String>,
+}
+
+/// Builds and runs them. The plugins are built first: the benchmarks measure with the real ones.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    crate::plugins::run()?;
+    tree::run(
+        tree::cargo().args(["run", "--release", "--package", "brolly-bench", "--"]).args(&arguments.ids),
+    )
+}

@@ -1,0 +1,190 @@
+//! `cargo xtask test`: plugins, the binary, then every test; says what was skipped and why.
+//!
+//! A test that cannot run here (a server is not installed, say) appends one line, `what: why`, to
+//! the file that the environment variable `BROLLY_SKIPS` names, and passes. The binary under test is
+//! named by `BROLLY_BIN`.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, IsTerminal, Read, Write},
+    process::{Command, Stdio},
+    sync::Mutex,
+    thread,
+};
+
+use anyhow::{Context, bail};
+
+use crate::tree;
+
+/// Which tests.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only tests whose name contains one of these; none means all.
+    filters: Vec<String>,
+}
+
+/// How many tests passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs the tests and ends with one plain line.
+///
+/// # Errors
+/// If something cannot be built, or a test failed.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let summary = all(&arguments.filters)?;
+    println!("{summary}");
+    Ok(())
+}
+
+/// Runs the tests, prints what was skipped, and answers with the numbers.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
+    crate::plugins::run()?;
+    tree::run(tree::cargo().args(["build", "--package", "brolly"]))?;
+    let skips = tree::target("skipped-tests.txt");
+    fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
+    let mut summary = Summary::default();
+    let mut failures = Vec::new();
+    for mut command in runners(filters) {
+        command.env("BROLLY_SKIPS", &skips).env("BROLLY_BIN", tree::binary("brolly"));
+        if let Err(error) = watch(&mut command, &mut summary) {
+            failures.push(error.to_string());
+        }
+    }
+    let skipped = fs::read_to_string(&skips).with_context(|| format!("cannot read {}", skips.display()))?;
+    for line in skipped.lines() {
+        println!("skipped {line}");
+        summary.skipped += 1;
+    }
+    if failures.is_empty() {
+        return Ok(summary);
+    }
+    println!("{summary}");
+    bail!(failures.join("; "))
+}
+
+/// The commands that run all tests: nextest, which leaves out examples in documentation, if it is
+/// there.
+fn runners(filters: &[String]) -> Vec<Command> {
+    let mut commands = Vec::new();
+    if tree::succeeds(tree::cargo().args(["nextest", "--version"])) {
+        let mut tests = tree::cargo();
+        tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests", "pass"]).args(filters);
+        let mut examples = tree::cargo();
+        examples.args(["test", "--workspace", "--doc", "--no-fail-fast", "--"]).args(filters);
+        commands.extend([tests, examples]);
+    } else {
+        let mut tests = tree::cargo();
+        tests.args(["test", "--workspace", "--no-fail-fast", "--"]).args(filters);
+        commands.push(tests);
+    }
+    if std::io::stdout().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
+        for command in &mut commands {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+    }
+    commands
+}
+
+/// Runs a command, shows what it prints, and counts the tests that it reports.
+fn watch(command: &mut Command, summary: &mut Summary) -> anyhow::Result<()> {
+    let line = tree::show(command);
+    eprintln!("> {line}");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {line}"))?;
+    let counted = Mutex::new(summary);
+    thread::scope(|scope| {
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let count = &counted;
+        scope.spawn(move || stdout.map(|from| pass_on(from, std::io::stdout(), count)));
+        scope.spawn(move || stderr.map(|from| pass_on(from, std::io::stderr(), count)));
+    });
+    let status = child.wait().with_context(|| format!("cannot wait for {line}"))?;
+    if !status.success() {
+        bail!("{line} failed: {status}");
+    }
+    Ok(())
+}
+
+fn pass_on(from: impl Read, mut to: impl Write, summary: &Mutex<&mut Summary>) {
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        if let (Some(counts), Ok(mut summary)) =
+            (Summary::read(&String::from_utf8_lossy(&line)), summary.lock())
+        {
+            summary.passed += counts.passed;
+            summary.failed += counts.failed;
+            summary.skipped += counts.skipped;
+        }
+        // Whoever reads our output may have gone; the tests go on all the same.
+        let _ = to.write_all(&line).and_then(|()| to.write_all(b"\n"));
+    }
+}
+
+impl Summary {
+    /// Reads the closing line of a test run, of cargo's own runner or nextest's.
+    fn read(line: &str) -> Option<Self> {
+        let line = without_colours(line);
+        let line = line.trim();
+        if !(line.starts_with("test result: ") || line.starts_with("Summary [")) {
+            return None;
+        }
+        let words: Vec<&str> = line.split([' ', ',', ';', '.']).filter(|word| !word.is_empty()).collect();
+        let before = |name: &str| {
+            let number =
+                words.windows(2).find(|pair| pair.get(1) == Some(&name)).and_then(|pair| pair.first());
+            number.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        // Tests that a filter left out are not skipped: nobody asked for them.
+        Some(Self { passed: before("passed"), failed: before("failed"), skipped: before("ignored") })
+    }
+}
+
+fn without_colours(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    plain + rest
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Summary { passed, failed, skipped } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expect: Option<(u64, u64, u64)>) {
+        let expect = expect.map(|(passed, failed, skipped)| Summary { passed, failed, skipped });
+        assert_eq!(Summary::read(line), expect, "{line:?}");
+    }
+
+    #[test]
+    fn closing_lines() {
+        check(
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s",
+            Some((12, 0, 1)),
+        );
+        check(
+            "test result: \u{1b}[31mFAILED\u{1b}(B\u{1b}[m. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+            Some((1, 2, 0)),
+        );
+        check("     Summary [   1.038s] 9 tests run: 8 passed, 1 failed, 4 skipped", Some((8, 1, 0)));
+        check("\u{1b}[32;1m     Summary\u{1b}[0m [   0.038s] 9 tests run: 9 passed", Some((9, 0, 0)));
+        check("test tests::closing_lines ... ok", None);
+        check("3 passed", None);
+    }
+}
