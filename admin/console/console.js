@@ -62,7 +62,7 @@ function troubles(queues, subscriptions) {
   for (const q of queues) {
     if (q.counts.dead > 0) found.push([true, `${q.name} has ${number(q.counts.dead)} dead letters`]);
     if (q.oldest_age_ms !== null && q.oldest_age_ms >= OLD_MS) {
-      found.push([true, `${q.name}: the oldest message waits since ${age(q.oldest_age_ms)}`]);
+      found.push([true, `${q.name}: the oldest message has waited for ${age(q.oldest_age_ms)}`]);
     } else if (!q.subscription && q.counts.ready > 0) {
       found.push([false, `${q.name} has ${number(q.counts.ready)} messages and nothing takes them`]);
     }
@@ -88,15 +88,14 @@ function subscriptionRow(s) {
   const row = element("tr");
   const colour = { running: "good", paused: "warn", starting: "warn", failed: "bad" }[s.state];
   const state = element("td", s.state, colour);
-  if (s.status.error) state.append(element("div", s.status.error, "hint"));
   const name = element("th", s.name);
   name.scope = "row";
   const version = element("td", undefined, "mono");
   const digest = s.status.version || s.version;
   version.append(element("span", `${s.plugin} ${digest.replace("sha256:", "").slice(0, 12)}`));
   version.title = digest;
-  const failure = element("td");
-  if (s.status.last_failure) {
+  const failure = element("td", s.status.error, "prose");
+  if (!s.status.error && s.status.last_failure) {
     failure.textContent = s.status.last_failure.reason;
     failure.title = new Date(s.status.last_failure.at_ms).toLocaleString();
   }
@@ -109,9 +108,9 @@ function subscriptionRow(s) {
   button.disabled = role === "viewer";
   button.addEventListener("click", () => change(button, s.name, word));
   action.append(button);
-  row.append(name, state, version, element("td", number(s.workers), "number"),
+  row.append(name, state, action, version, element("td", number(s.workers), "number"),
     element("td", number(s.status.acked), "number"), element("td", number(s.status.retried), "number"),
-    element("td", number(s.status.dead), "number", s.status.dead > 0 && "bad"), failure, action);
+    element("td", number(s.status.dead), "number", s.status.dead > 0 && "bad"), failure);
   return row;
 }
 
@@ -124,12 +123,14 @@ function queueRow(q) {
     element("td", number(q.counts.in_flight), "number"), element("td", number(q.counts.delayed), "number"),
     element("td", number(q.counts.dead), "number", q.counts.dead > 0 && "bad"),
     element("td", age(q.oldest_age_ms), "number", old && "bad"),
-    element("td", q.subscription || "nothing"), element("td", q.owners.map(owner).join("; ") || "nobody"));
+    element("td", q.subscription || "nothing"), element("td", q.owners.map(owner).join("; ") || "nobody", "prose"));
   return row;
 }
 
 async function change(button, name, word) {
-  button.disabled = true;
+  if (button.ariaDisabled === "true") return;
+  // Not disabled: that would take the keyboard's place away.
+  button.ariaDisabled = "true";
   find("failure").textContent = "";
   try {
     await call(`/subscriptions/${encodeURIComponent(name)}/${word}`, "POST");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
@@ -19,6 +19,10 @@ use crate::{Admin, problem::Problem};
 /// Bytes of a definition or of any other JSON body that says what to do.
 pub(crate) const DEFINITION_BYTES: usize = 1024 * 1024;
 
+/// Bytes beyond a limit that are read and forgotten before the answer says so; after as many again
+/// the connection is cut.
+const DISCARDED_BYTES: usize = 256 * 1024 * 1024;
+
 /// A body, and the room that it takes for as long as this lives.
 pub(crate) struct Held {
     pub bytes: Bytes,
@@ -28,32 +32,45 @@ pub(crate) struct Held {
 impl Admin {
     /// Reads a body of at most `limit` bytes.
     pub(crate) async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<Held, Problem> {
-        let too_large = || {
-            let detail = format!("the body is larger than {limit} bytes, the limit of this call");
-            Problem::refused(Code::TooLarge, detail)
-        };
+        let mut stream = body.into_data_stream();
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let expected: usize = announced.unwrap_or(limit);
         if expected > limit {
-            return Err(too_large());
+            return Err(self.too_large(stream, limit).await);
         }
         let room = u32::try_from(expected.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         let room = self.bodies.clone().acquire_many_owned(room.min(self.config.body_memory_mib)).await;
         let room = room.map_err(|_| Problem::refused(Code::Unavailable, "the host is stopping"))?;
         let mut bytes = BytesMut::with_capacity(announced.unwrap_or_default());
-        let mut stream = body.into_data_stream();
         let idle = Duration::from_millis(self.config.body_idle_ms);
         loop {
             let next = tokio::time::timeout(idle, stream.next()).await;
             let Some(chunk) = next.map_err(|_| Problem::body_late(self.config.body_idle_ms))? else { break };
             let chunk = chunk.map_err(|_| Problem::refused(Code::InvalidRequest, "the body broke off"))?;
             if bytes.len() + chunk.len() > limit {
-                return Err(too_large());
+                drop(bytes);
+                return Err(self.too_large(stream, limit).await);
             }
             bytes.extend_from_slice(&chunk);
         }
         Ok(Held { bytes: bytes.freeze(), _room: room })
+    }
+
+    /// Reads the rest of a body that is too large, and forgets it: a client that is still sending
+    /// would find the connection reset, and not the answer.
+    async fn too_large(&self, mut rest: BodyDataStream, limit: usize) -> Problem {
+        let idle = Duration::from_millis(self.config.body_idle_ms);
+        let mut left = DISCARDED_BYTES;
+        while let Ok(Some(Ok(chunk))) = tokio::time::timeout(idle, rest.next()).await
+            && left > chunk.len()
+        {
+            left -= chunk.len();
+        }
+        Problem::refused(
+            Code::TooLarge,
+            format!("the body is larger than {limit} bytes, the limit of this call"),
+        )
     }
 
     /// Reads a JSON body.

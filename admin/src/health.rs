@@ -38,14 +38,16 @@ async fn healthz() -> &'static str {
         (status = 503, body = Problem, content_type = "application/problem+json",
             description = "unavailable; `not_ready` lists the subscriptions that should run and do not")))]
 async fn readyz(State(admin): State<Admin>) -> Result<Json<Ready>, Problem> {
-    let not_ready = admin.handle.not_ready();
+    let mut not_ready = Vec::new();
+    for (subscription, _) in admin.handle.not_ready() {
+        // Anybody may ask this; why a subscription failed is for those with a token.
+        let state = admin.handle.status(&subscription)?.state.as_str();
+        not_ready.push(NotReady { subscription: subscription.to_string(), state });
+    }
     if not_ready.is_empty() {
         return Ok(Json(Ready { ready: true }));
     }
-    let not_ready = not_ready
-        .into_iter()
-        .map(|(subscription, reason)| NotReady { subscription: subscription.to_string(), reason });
-    Err(Problem::not_ready(not_ready.collect()))
+    Err(Problem::not_ready(not_ready))
 }
 
 /// Measurements in Prometheus' text format.

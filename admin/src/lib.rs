@@ -55,6 +55,8 @@ pub const BASE: &str = "/api/v1";
 pub struct Config {
     /// Connections open at once; further ones wait to be accepted.
     pub connections: usize,
+    /// Milliseconds that a connection may be open without a whole request head.
+    pub idle_ms: u64,
     /// Requests handled at once; further ones are refused with status 503.
     pub requests: usize,
     /// Memory for request bodies, in MiB; a request whose body finds no room waits.
@@ -73,6 +75,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections: 1024,
+            idle_ms: 60_000,
             requests: 512,
             body_memory_mib: 512,
             read_ms: 30_000,
@@ -123,7 +126,6 @@ pub struct App {
 
 impl App {
     /// The routes, for a caller that serves them itself.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

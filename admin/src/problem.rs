@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Refusal};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 /// Why a request was not done.
@@ -16,7 +16,8 @@ use utoipa::ToSchema;
 pub(crate) struct Problem {
     /// `urn:brolly:problem:` and the code.
     #[serde(rename = "type")]
-    kind: String,
+    #[schema(value_type = String)]
+    kind: Urn,
     /// The kind of problem in a few words.
     title: &'static str,
     /// The HTTP status.
@@ -27,10 +28,21 @@ pub(crate) struct Problem {
     code: &'static str,
     /// The path that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    #[schema(value_type = Option<String>)]
+    instance: Option<Box<str>>,
     /// Where the host is not ready: the subscriptions that should run and do not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_ready: Vec<NotReady>,
+}
+
+/// The type of a problem, from its code.
+#[derive(Clone, Copy, Debug)]
+struct Urn(&'static str);
+
+impl Serialize for Urn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("urn:brolly:problem:{}", self.0))
+    }
 }
 
 /// A subscription that should run and does not.
@@ -38,14 +50,14 @@ pub(crate) struct Problem {
 pub(crate) struct NotReady {
     /// Its name.
     pub subscription: String,
-    /// What keeps it.
-    pub reason: String,
+    /// What it is doing instead: starting or failed.
+    pub state: &'static str,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:brolly:problem:{code}"),
+            kind: Urn(code),
             title,
             status: status.as_u16(),
             detail: detail.into(),
@@ -95,7 +107,10 @@ impl Problem {
 
     /// Subscriptions do not run that should.
     pub fn not_ready(not_ready: Vec<NotReady>) -> Self {
-        let detail = format!("{} subscriptions should run and do not", not_ready.len());
+        let detail = format!(
+            "{} subscriptions should run and do not; GET /api/v1/subscriptions/NAME says why",
+            not_ready.len()
+        );
         Self { not_ready, ..Self::refused(Code::Unavailable, detail) }
     }
 }
@@ -181,7 +196,7 @@ pub(crate) async fn describe(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-        problem.instance = Some(path);
+        problem.instance = Some(path.into());
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

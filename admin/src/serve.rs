@@ -1,121 +1,106 @@
 //! Serving: connections, how many of them, and how it ends.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
-use axum::serve::Listener;
+use axum::Router;
+use hyper::server::conn::http1::Builder;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::App;
+
+/// How long to wait before accepting again when the system has no room for another connection.
+const NO_ROOM: Duration = Duration::from_millis(100);
 
 /// Why the API is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The listener failed.
+    /// The listener cannot be used.
     #[error("cannot serve HTTP: {0}")]
-    Serve(#[from] io::Error),
+    Listener(#[from] io::Error),
 }
 
 /// Serves the API until it is told to stop; then no request is accepted any more, and those that
 /// are being handled have [`crate::Config::drain_ms`] to finish.
 ///
 /// # Errors
-/// When the listener fails.
+/// When the listener cannot be used.
 pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> Result<(), Error> {
+    listener.local_addr()?;
     let App { router, admin } = app;
-    let permits = Arc::new(Semaphore::new(admin.config.connections));
-    let listener = Limited { listener, permits };
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let drained = async {
-        stop.cancelled().await;
-        tokio::time::sleep(Duration::from_millis(admin.config.drain_ms)).await;
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(admin.config.idle_ms));
+    let server = Server {
+        builder,
+        router,
+        permits: Arc::new(Semaphore::new(admin.config.connections)),
+        connections: TaskTracker::new(),
+        graceful: GracefulShutdown::new(),
     };
     tokio::select! {
-        result = async { served.await } => result?,
-        () = drained => tracing::warn!("requests were broken off because the host stops"),
+        () = stop.cancelled() => {}
+        () = server.accept(&listener) => {}
     }
+    drop(listener);
     admin.changes.close();
-    let rest = tokio::time::timeout(Duration::from_millis(admin.config.drain_ms), admin.changes.wait());
-    if rest.await.is_err() {
-        tracing::warn!(changes = admin.changes.len(), "changes were not finished when the host stopped");
+    let rest = async { tokio::join!(server.graceful.shutdown(), admin.changes.wait()) };
+    if tokio::time::timeout(Duration::from_millis(admin.config.drain_ms), rest).await.is_err() {
+        let changes = admin.changes.len();
+        tracing::warn!(changes, "not every request was finished when the host stopped");
     }
     Ok(())
 }
 
-/// Accepts no more connections than there are permits.
-struct Limited {
-    listener: TcpListener,
+struct Server {
+    builder: Builder,
+    router: Router,
+    /// Room for connections.
     permits: Arc<Semaphore>,
+    connections: TaskTracker,
+    graceful: GracefulShutdown,
 }
 
-impl Listener for Limited {
-    type Io = Counted;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Counted, SocketAddr) {
-        // The semaphore is never closed; without a permit the connection would merely not be counted.
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+impl Server {
+    /// Accepts connections, no more than there are permits, for as long as it is polled.
+    async fn accept(&self, listener: &TcpListener) {
+        while let Ok(permit) = self.permits.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => self.start(stream, permit),
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(NO_ROOM).await;
+                }
+            }
         }
-        (Counted { stream, _permit: permit }, address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that counts until it is closed.
-struct Counted {
-    stream: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+    fn start(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small answers on this connection may be late");
+        }
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let connection = self.graceful.watch(connection);
+        self.connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(permit);
+        });
     }
 }
 
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+/// Whether the client gave up before its connection was accepted.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

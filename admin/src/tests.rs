@@ -1,1 +1,13 @@
-//! placeholder
+//! The API as a client sees it, over the real handle, store and embedded broker; only the plugins
+//! are scripted.
+
+mod access;
+mod definitions;
+mod desk;
+mod events;
+mod house;
+mod limits;
+mod plugins;
+mod publishing;
+mod serving;
+mod wrong;

@@ -1,6 +1,7 @@
 //! The real binary as a child process, driven over HTTP as any user would.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -47,7 +48,6 @@ impl Answer {
     ///
     /// # Panics
     /// If it is none.
-    #[must_use]
     pub fn ok(self) -> Value {
         assert!(self.status.is_success(), "{}: {}", self.status, self.body);
         self.body
@@ -57,7 +57,6 @@ impl Answer {
     ///
     /// # Panics
     /// If it is none.
-    #[must_use]
     pub fn problem(self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         assert_eq!(self.content_type, "application/problem+json", "{}", self.body);
@@ -108,7 +107,6 @@ impl Server {
     }
 
     /// A request with the admin token. Paths begin with `/` and lie under `/api/v1`.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token)
     }
@@ -254,16 +252,24 @@ impl Server {
         .await;
     }
 
+    /// Settlement's totals by day, read over the API.
+    ///
+    /// # Panics
+    /// When a state is not what the product describes.
+    pub async fn days(&self) -> BTreeMap<String, orders::Day> {
+        let entry = |item: Value| {
+            let day = serde_json::from_value(item["value"].clone()).expect("a day");
+            (item["key"].as_str().expect("a key").to_owned(), day)
+        };
+        self.all("/subscriptions/settlement/state?prefix=day/").await.into_iter().map(entry).collect()
+    }
+
     /// What the sample plugins have come to, read over the API.
     ///
     /// # Panics
     /// When a state is not what the product describes.
     pub async fn totals(&self) -> orders::Totals {
-        let mut totals = orders::Totals::default();
-        for item in self.all("/subscriptions/settlement/state?prefix=day/").await {
-            let day = serde_json::from_value(item["value"].clone()).expect("a day");
-            totals.days.insert(item["key"].as_str().expect("a key").to_owned(), day);
-        }
+        let mut totals = orders::Totals { days: self.days().await, ..orders::Totals::default() };
         for item in self.all("/subscriptions/activity/state?prefix=points/").await {
             let points = serde_json::from_value(item["value"].clone()).expect("points");
             totals.points.insert(item["key"].as_str().expect("a key").to_owned(), points);
@@ -299,7 +305,6 @@ impl Server {
     }
 
     /// The process, for measuring it.
-    #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }

@@ -21,17 +21,17 @@ async fn wrong_requests_are_answered_with_what_to_do() {
     let cases: Vec<(Method, &str, Option<Value>, u16, &str)> = vec![
         (Method::POST, "/topics/nowhere/messages", Some(json!({})), 404, "not-found"),
         (Method::PUT, "/topics/bad%20name", Some(json!({})), 400, "invalid-name"),
-        (Method::PUT, "/topics/x", Some(json!({"brokr": "embedded"})), 400, "invalid-definition"),
+        (Method::PUT, "/topics/x", Some(json!({"brokr": "embedded"})), 422, "invalid-definition"),
         (Method::PUT, "/topics/x", Some(json!({"broker": "rabbit"})), 422, "unknown-reference"),
         (
             Method::PUT,
             "/queues/x",
             Some(json!({"retention": {"max_messages": 0}})),
-            400,
+            422,
             "invalid-definition",
         ),
-        (Method::PUT, "/routes/x", Some(route("a*", Value::Null)), 400, "invalid-pattern"),
-        (Method::PUT, "/routes/x", Some(route("#", json!("payload.amount >"))), 400, "invalid-filter"),
+        (Method::PUT, "/routes/x", Some(route("a*", Value::Null)), 422, "invalid-pattern"),
+        (Method::PUT, "/routes/x", Some(route("#", json!("payload.amount >"))), 422, "invalid-filter"),
         (Method::PUT, "/routes/x", Some(json!({"topic": "t", "queue": "none"})), 422, "unknown-reference"),
         (
             Method::PUT,
@@ -52,32 +52,32 @@ async fn wrong_requests_are_answered_with_what_to_do() {
             Method::PUT,
             "/subscriptions/s",
             Some(subscription("version", json!("latest"))),
-            400,
+            422,
             "invalid-definition",
         ),
-        (Method::PUT, "/subscriptions/s", Some(subscription("workers", json!(0))), 400, "invalid-definition"),
+        (Method::PUT, "/subscriptions/s", Some(subscription("workers", json!(0))), 422, "invalid-definition"),
         (
             Method::PUT,
             "/subscriptions/s",
             Some(subscription("workers", json!("four"))),
-            400,
+            422,
             "invalid-definition",
         ),
         (
             Method::PUT,
             "/subscriptions/s",
             Some(subscription("limits", json!({"time_ms": 1}))),
-            400,
+            422,
             "invalid-definition",
         ),
         (
             Method::PUT,
             "/subscriptions/s",
             Some(subscription("nonsense", json!(1))),
-            400,
+            422,
             "invalid-definition",
         ),
-        (Method::PUT, "/subscriptions/s", Some(json!({"queue": "s"})), 400, "invalid-definition"),
+        (Method::PUT, "/subscriptions/s", Some(json!({"queue": "s"})), 422, "invalid-definition"),
         (Method::DELETE, "/queues/s", None, 409, "in-use"),
         (Method::DELETE, "/topics/t", None, 409, "in-use"),
         (Method::DELETE, "/queues/none", None, 404, "not-found"),
@@ -104,7 +104,7 @@ async fn wrong_requests_are_answered_with_what_to_do() {
 
 async fn not_json_and_too_much(server: &Server) {
     let put =
-        server.request(Method::PUT, "/topics/x").header("content-type", "application/json").body("{\"a\"");
+        server.request(Method::PUT, "/topics/x").header("content-type", "application/json").body("{\"description\"");
     let answer = server.send(put).await;
     assert!(answer.body["detail"].as_str().unwrap().contains("line"), "{}", answer.body);
     answer.problem(400);

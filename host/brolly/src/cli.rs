@@ -15,8 +15,12 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 2;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration. `serve` also: 70 the store failed; \
-130 stopped by a second signal before everything was finished.";
+Exit codes:
+  0    done
+  1    failed
+  2    the command line, the configuration or an input is to be mended
+  70   serve: the store failed, nothing more could become durable
+  130  serve: stopped by a second signal before everything was finished";
 
 /// A message router whose handlers are WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -28,17 +32,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Top {
-    /// Run broker, host, admin and console in one process.
     Serve(serve::Args),
     #[command(flatten)]
-    Client(Command),
+    Client(Box<Command>),
 }
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Top::Serve(args) => serve::run(args),
-        Top::Client(command) => match client::run(command) {
+        Top::Client(command) => match client::run(*command) {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever read the output has enough of it, as `brolly tail | head` does.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

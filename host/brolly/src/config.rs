@@ -25,6 +25,22 @@ use tracing_subscriber::EnvFilter;
 /// What begins every environment variable that is a setting.
 const PREFIX: &str = "BROLLY_";
 
+/// The settings and their defaults, as `brolly serve --help` shows them.
+pub const HELP: &str = "\
+Settings, as they stand in the TOML file (times in milliseconds):
+  data_dir = \"./brolly-data\"          listen = \"127.0.0.1:7070\"
+  [store]     cache_bytes = 67108864    memory for pages read from the disk
+  [embedded]  min_free_bytes = 268435456  publishes are refused while the disk has less free space
+              publish_bytes = 134217728   payloads of publishes that are not yet durable
+  [runtime]   max_instances = 1024      plugin instances at the same time
+  [history]   keep_ms = 604800000       how long messages, their history and their ids are kept
+  [admin]     connections = 1024        requests = 512        body_memory_mib = 512
+              read_ms = 30000           change_ms = 3600000   body_idle_ms = 30000
+              drain_ms = 10000          how long requests may take to finish at a stop
+  [log]       format = \"text\" | \"json\"  filter = \"info\"
+  [drain]     max_ms = 25000            how long handlers may take to finish at a stop
+In the environment: BROLLY_DATA_DIR, BROLLY_LISTEN, and BROLLY_SECTION__KEY for the rest.";
+
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -326,11 +342,26 @@ impl Provider for Layer {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut merged = Figment::new();
+        let mut dict = Dict::new();
         for (key, value) in &self.settings {
-            merged = merged.merge((key.as_str(), value.as_str()));
+            insert(&mut dict, key, value);
         }
-        Ok(Map::from([(Profile::Default, merged.extract::<Dict>()?)]))
+        Ok(Map::from([(Profile::Default, dict)]))
+    }
+}
+
+/// Puts a value at its key path. What stands in the way of a section is replaced by it.
+fn insert(dict: &mut Dict, path: &str, value: &str) {
+    let Some((section, rest)) = path.split_once('.') else {
+        dict.insert(path.to_owned(), Value::from(value));
+        return;
+    };
+    let inner = dict.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+    if !matches!(inner, Value::Dict(..)) {
+        *inner = Value::from(Dict::new());
+    }
+    if let Value::Dict(_, inner) = inner {
+        insert(inner, rest, value);
     }
 }
 
@@ -354,6 +385,32 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("./brolly-data"));
         assert_eq!(config.store.dir, Path::new("./brolly-data/store"));
         assert_eq!(config.log, Log { format: LogFormat::Text, filter: "info".into() });
+    }
+
+    /// The help names every setting with its default, and none that does not exist: taken as the file
+    /// that it describes, it is valid and changes nothing.
+    #[test]
+    fn the_help_has_every_setting_and_its_default() {
+        let mut settings = Settings::open(&Flags::default(), []).unwrap();
+        let defaults = Config::read(&mut settings);
+        let mut file = String::new();
+        for word in HELP.lines().filter(|line| line.starts_with("  ")) {
+            let words: Vec<&str> = word.split_whitespace().collect();
+            for (at, word) in words.iter().enumerate() {
+                if word.starts_with('[') {
+                    file.push_str(&format!("{word}\n"));
+                }
+                if *word == "=" {
+                    file.push_str(&format!("{} = {}\n", words[at - 1], words[at + 1]));
+                }
+            }
+        }
+        let read = load(&file, &[], None).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{defaults:?}"));
+        for key in settings.known {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(file.contains(&format!("{name} = ")), "{key} is missing in the help");
+        }
     }
 
     #[test]

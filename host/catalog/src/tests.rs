@@ -1,1 +1,208 @@
+//! The catalog over a real store: what is refused, what survives, who comes first.
 
+use std::sync::Arc;
+
+use brolly_core::{Admission, Code, Digest, Name, Queue, Route, Subscription, SystemClock, Topic, defaults};
+use brolly_store::{Config, Store};
+
+use crate::{Catalog, Definition, Error, Plugin, Precondition, Role, Token};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    store: Store,
+    catalog: Arc<Catalog>,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn open() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&Config::new(dir.path().join("store"))).unwrap();
+    let catalog =
+        Arc::new(Catalog::open(store.clone(), dir.path().join("plugins"), Arc::new(SystemClock)).unwrap());
+    Bench { dir, store, catalog }
+}
+
+fn definition<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> T {
+    serde_json::from_value(json).unwrap()
+}
+
+fn digest(byte: u8) -> Digest {
+    Digest::from_bytes([byte; 32])
+}
+
+impl Bench {
+    async fn put<T: Definition>(&self, at: &str, json: serde_json::Value) -> Result<u64, Code> {
+        let put = self.catalog.put(&name(at), definition::<T>(json), Precondition::None).await;
+        put.map(|put| put.entry.revision).map_err(|error| code(&error))
+    }
+
+    async fn delete<T: Definition>(&self, at: &str) -> Result<(), Code> {
+        self.catalog.delete::<T>(&name(at), Precondition::None).await.map_err(|error| code(&error))
+    }
+
+    async fn version(&self, plugin: &str, byte: u8) {
+        let admission = Admission {
+            digest: digest(byte),
+            size_bytes: 3,
+            world: "brolly:plugin/handler@0.1.0".into(),
+            imports: Vec::new(),
+            compile_ms: 1,
+        };
+        self.catalog.add_version(&name(plugin), admission, vec![byte; 3]).await.unwrap();
+    }
+
+    /// A topic, a queue, a route and a subscription.
+    async fn fill(&self) {
+        self.put::<Topic>("t", serde_json::json!({})).await.unwrap();
+        self.put::<Queue>("q", serde_json::json!({})).await.unwrap();
+        self.put::<Route>("r", serde_json::json!({"topic": "t", "queue": "q"})).await.unwrap();
+        self.version("p", 1).await;
+        self.put::<Subscription>("s", subscription("q", 1)).await.unwrap();
+    }
+}
+
+fn subscription(queue: &str, version: u8) -> serde_json::Value {
+    serde_json::json!({"queue": queue, "plugin": "p", "version": digest(version)})
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::Refused(refusal) => refusal.code,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn nothing_refers_to_what_is_not_there() {
+    let bench = open();
+    let refused = Err(Code::UnknownReference);
+    assert_eq!(bench.put::<Topic>("t", serde_json::json!({"broker": "rabbit"})).await, refused);
+    assert_eq!(bench.put::<Route>("r", serde_json::json!({"topic": "t", "queue": "q"})).await, refused);
+    assert_eq!(bench.put::<Subscription>("s", subscription("q", 1)).await, refused);
+    bench.fill().await;
+    assert_eq!(
+        bench.put::<Subscription>("s", subscription("q", 2)).await,
+        refused,
+        "a version that is not there"
+    );
+    assert_eq!(bench.put::<Subscription>("second", subscription("q", 1)).await, Err(Code::InUse));
+}
+
+#[tokio::test]
+async fn what_is_referred_to_stays() {
+    let bench = open();
+    bench.fill().await;
+    bench.version("p", 2).await;
+    let in_use = Err(Code::InUse);
+    assert_eq!(bench.delete::<Topic>("t").await, in_use);
+    assert_eq!(bench.delete::<Queue>("q").await, in_use);
+    assert_eq!(bench.delete::<Plugin>("p").await, in_use);
+    let used = bench.catalog.remove_version(&name("p"), &digest(1)).await.unwrap_err();
+    assert_eq!(code(&used), Code::InUse);
+    bench.catalog.remove_version(&name("p"), &digest(2)).await.unwrap();
+    assert!(!bench.catalog.plugin_file(&digest(2)).exists());
+    bench.delete::<Route>("r").await.unwrap();
+    bench.delete::<Topic>("t").await.unwrap();
+    assert_eq!(bench.delete::<Queue>("q").await, in_use, "of the subscription");
+    bench.delete::<Subscription>("s").await.unwrap();
+    bench.delete::<Queue>("q").await.unwrap();
+    bench.catalog.remove_version(&name("p"), &digest(1)).await.unwrap();
+    assert!(bench.catalog.snapshot().plugins.is_empty(), "the last version takes the plugin along");
+}
+
+#[tokio::test]
+async fn everything_survives_a_restart() {
+    let bench = open();
+    bench.fill().await;
+    let before = bench.catalog.snapshot();
+    let plugins = bench.dir.path().join("plugins");
+    let again = Catalog::open(bench.store.clone(), plugins, Arc::new(SystemClock)).unwrap();
+    let after = again.snapshot();
+    assert_eq!(after.revision, before.revision);
+    assert_eq!(after.subscriptions[&name("s")].value, before.subscriptions[&name("s")].value);
+    assert_eq!(after.topics[&name("t")].value.broker, defaults::broker());
+    assert_eq!(std::fs::read(again.plugin_file(&digest(1))).unwrap(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn two_operators_do_not_overwrite_each_other() {
+    let bench = open();
+    let first = bench.put::<Topic>("t", serde_json::json!({})).await.unwrap();
+    assert_eq!(
+        bench.put::<Topic>("t", serde_json::json!({})).await.unwrap(),
+        first,
+        "the same again changes nothing"
+    );
+    let topic = |text: &str| definition::<Topic>(serde_json::json!({"description": text}));
+    let put = |text: &'static str, only_if| {
+        let (catalog, topic) = (bench.catalog.clone(), topic(text));
+        async move { catalog.put(&name("t"), topic, only_if).await.map(|put| put.entry.revision) }
+    };
+    let second = put("mine", Precondition::Revision(first)).await.unwrap();
+    assert!(second > first);
+    assert_eq!(code(&put("yours", Precondition::Revision(first)).await.unwrap_err()), Code::Changed);
+    assert_eq!(code(&put("yours", Precondition::Absent).await.unwrap_err()), Code::Changed);
+    put("yours", Precondition::Present).await.unwrap();
+    let stale = bench.catalog.delete::<Topic>(&name("t"), Precondition::Revision(second)).await.unwrap_err();
+    assert_eq!(code(&stale), Code::Changed);
+}
+
+/// Changes that are each consistent alone must not be so together by coming at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_subscriptions_to_one_queue_one_wins() {
+    let bench = open();
+    bench.put::<Queue>("q", serde_json::json!({})).await.unwrap();
+    bench.version("p", 1).await;
+    let tasks: Vec<_> = (0..8)
+        .map(|i| {
+            let catalog = bench.catalog.clone();
+            tokio::spawn(async move {
+                let value = definition::<Subscription>(subscription("q", 1));
+                catalog.put(&name(&format!("s{i}")), value, Precondition::None).await.is_ok()
+            })
+        })
+        .collect();
+    let mut won = 0;
+    for task in tasks {
+        won += usize::from(task.await.unwrap());
+    }
+    assert_eq!((won, bench.catalog.snapshot().subscriptions.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_put_without_a_state_keeps_the_state() {
+    let bench = open();
+    bench.fill().await;
+    let mut paused = subscription("q", 1);
+    paused["paused"] = true.into();
+    bench.put::<Subscription>("s", paused).await.unwrap();
+    let mut more = subscription("q", 1);
+    more["workers"] = 3.into();
+    bench.put::<Subscription>("s", more).await.unwrap();
+    let subscription = bench.catalog.snapshot().subscriptions[&name("s")].value.clone();
+    assert_eq!((subscription.workers, subscription.is_paused()), (3, true));
+}
+
+#[tokio::test]
+async fn tokens_are_kept_hashed_and_the_last_admin_stays() {
+    let bench = open();
+    let secret = bench.catalog.create_token(&name("root"), Role::Admin).await.unwrap();
+    let viewer = bench.catalog.create_token(&name("eyes"), Role::Viewer).await.unwrap();
+    assert_eq!(bench.catalog.authenticate(&secret), Some((name("root"), Role::Admin)));
+    assert_eq!(bench.catalog.authenticate(&viewer), Some((name("eyes"), Role::Viewer)));
+    assert_eq!(bench.catalog.authenticate(&viewer[1..]), None);
+    let taken = bench.catalog.create_token(&name("root"), Role::Viewer).await.unwrap_err();
+    assert_eq!(code(&taken), Code::Changed);
+    assert_eq!(bench.delete::<Token>("root").await, Err(Code::InUse));
+    bench.catalog.create_token(&name("other"), Role::Admin).await.unwrap();
+    bench.delete::<Token>("root").await.unwrap();
+    assert_eq!(bench.catalog.authenticate(&secret), None);
+    for row in bench.store.scan(b"", None) {
+        let (_, value) = row.unwrap();
+        let text = String::from_utf8_lossy(&value).into_owned();
+        assert!(!text.contains(&viewer), "a secret lies in the store: {text}");
+    }
+}

@@ -77,6 +77,10 @@ pub(crate) fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
 
 /// Makes a component from a core module.
 fn encode(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
+    // The reader of the metadata trusts the sizes that the sections state.
+    if let Some(error) = Parser::new(0).parse_all(wasm).find_map(Result::err) {
+        return Err(refuse(format!("it is damaged or cut off: {error}; upload it again")));
+    }
     let (stripped, _) = wit_component::metadata::decode(wasm)
         .map_err(|error| refuse(format!("it is no valid core module: {error:#}")))?;
     if stripped.is_none() {

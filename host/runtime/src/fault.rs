@@ -87,7 +87,8 @@ fn fault(error: &wasmtime::Error, guest: &Guest, phase: Phase) -> Fault {
     if let Some(error) = error.downcast_ref::<std::str::Utf8Error>() {
         return Fault::BadCall(format!("a string that the guest handed over is not valid UTF-8 ({error})"));
     }
-    let text = cut(format!("{error:#}"), MAX_REASON_BYTES);
+    // The outer causes tell where the guest was, at length; the innermost says what was wrong.
+    let text = cut(error.root_cause().to_string(), MAX_REASON_BYTES);
     match phase {
         // Wasmtime has no type for this error, only words; a test holds them.
         Phase::Start if text.starts_with("resource limit exceeded") => Fault::Limit {

@@ -1,1 +1,126 @@
+//! What the contract of all brokers does not cover: handlers' publishes, and commits that are given up.
 
+use std::sync::Arc;
+
+use brolly_core::{
+    Broker, BrokerError, Code, Commit, Consume, Name, NewMessage, Order, Origin, Outgoing, Publication,
+    Queue, Retention, Route, Router, SystemClock, defaults,
+};
+use brolly_store::{Messages, Store};
+
+use crate::{Config, Embedded};
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    store: Store,
+    messages: Messages,
+    broker: Embedded,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+async fn open(max_messages: u64) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&brolly_store::Config::new(dir.path().join("store"))).unwrap();
+    let messages = Messages::open(&store).unwrap();
+    let broker =
+        Embedded::open(store.clone(), messages.clone(), Arc::new(SystemClock), Config::default()).unwrap();
+    let route = Route {
+        topic: name("t"),
+        queue: name("q"),
+        key_pattern: "#".into(),
+        filter: None,
+        description: String::new(),
+    };
+    let queue = Queue {
+        broker: defaults::broker(),
+        description: String::new(),
+        owners: Vec::new(),
+        retention: Retention { max_messages, ..Retention::default() },
+    };
+    let router = Arc::new(Router::new(&Router::default(), [(&name("r"), &route)]).unwrap());
+    broker.configure(Publication { queues: vec![(name("q"), queue)], router }).await.unwrap();
+    Bench { _dir: dir, store, messages, broker }
+}
+
+fn outgoing(id: &str) -> Outgoing {
+    Outgoing { topic: name("t"), message: NewMessage { id: Some(id.into()), ..NewMessage::default() } }
+}
+
+impl Bench {
+    fn stage(&self, outgoing: &[Outgoing], commit: &mut Commit) -> Result<Vec<bool>, Code> {
+        let origin = Origin { record: 7, subscription: name("s") };
+        match self.broker.stage_publish(outgoing, &origin, commit) {
+            Ok(accepted) => Ok(accepted.into_iter().map(|accepted| accepted.duplicate).collect()),
+            Err(BrokerError::Refused(refusal)) => Err(refusal.code),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn ready(&self) -> u64 {
+        self.broker.counts(&name("q")).await.unwrap().ready.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_handlers_message_appears_with_the_commit_and_knows_its_parent() {
+    let bench = open(10).await;
+    let mut commit = Commit::default();
+    assert_eq!(bench.stage(&[outgoing("a"), outgoing("b")], &mut commit), Ok(vec![false, false]));
+    assert_eq!(bench.ready().await, 0);
+    bench.store.commit(commit).await.unwrap();
+    assert_eq!(bench.ready().await, 2);
+    let seq = bench.messages.find(&name("t"), "a").unwrap().unwrap();
+    let parent = bench.messages.load(seq).unwrap().unwrap().parent.unwrap();
+    assert_eq!((parent.seq, parent.subscription), (7, name("s")));
+    let mut again = Commit::default();
+    assert_eq!(bench.stage(&[outgoing("a")], &mut again), Ok(vec![true]));
+    assert!(again.writes().is_empty());
+}
+
+#[tokio::test]
+async fn a_commit_that_is_given_up_leaves_nothing_behind() {
+    let bench = open(2).await;
+    let mut commit = Commit::default();
+    bench.stage(&[outgoing("a"), outgoing("b")], &mut commit).unwrap();
+    assert_eq!(
+        bench.stage(&[outgoing("a")], &mut Commit::default()),
+        Err(Code::Unavailable),
+        "its id is on the way"
+    );
+    assert_eq!(bench.stage(&[outgoing("c")], &mut Commit::default()), Err(Code::QueueFull), "so is its room");
+    drop(commit);
+    let mut commit = Commit::default();
+    assert_eq!(bench.stage(&[outgoing("a"), outgoing("c")], &mut commit), Ok(vec![false, false]));
+    bench.store.commit(commit).await.unwrap();
+    assert_eq!(bench.ready().await, 2);
+}
+
+#[tokio::test]
+async fn room_is_taken_in_all_queues_or_in_none() {
+    let bench = open(1).await;
+    let mut commit = Commit::default();
+    assert_eq!(bench.stage(&[outgoing("a"), outgoing("b")], &mut commit), Err(Code::QueueFull));
+    assert!(commit.writes().is_empty());
+    assert_eq!(bench.stage(&[outgoing("a")], &mut commit), Ok(vec![false]));
+}
+
+/// A publisher that goes away before the answer has published all the same.
+#[tokio::test]
+async fn a_publisher_that_gives_up_waiting_does_not_strand_its_message() {
+    let bench = open(10).await;
+    let source =
+        bench.broker.consume(&name("q"), Consume { order: Order::None, max_in_flight: 1 }).await.unwrap();
+    let topic = name("t");
+    let publish = bench.broker.publish(&topic, vec![NewMessage::default()]);
+    // One poll hands the message over; then the future is dropped.
+    tokio::select! {
+        biased;
+        _ = publish => {}
+        () = std::future::ready(()) => {}
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(10), source.ready()).await.unwrap().unwrap();
+    assert!(source.take().unwrap().is_some());
+}

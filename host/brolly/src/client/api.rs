@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Method, RequestBuilder, Url, header};
+use reqwest::{Method, RequestBuilder, Url};
 use serde_json::Value;
 
 use super::Error;
@@ -52,15 +52,6 @@ pub struct Api {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
-}
-
-/// An answer with its entity tag.
-#[derive(Clone, Debug)]
-pub struct Tagged {
-    /// The body.
-    pub body: Value,
-    /// The ETag, as the server wrote it.
-    pub etag: Option<String>,
 }
 
 impl Connection {
@@ -117,22 +108,20 @@ impl Api {
         }
     }
 
-    /// Sends a request.
+    /// Sends a request; answers with the body, null if there is none.
     ///
     /// # Errors
     /// [`Error::Refused`] with what the server said; [`Error::Unreachable`]; [`Error::Answer`].
-    pub async fn send(&self, request: RequestBuilder) -> Result<Tagged, Error> {
+    pub async fn send(&self, request: RequestBuilder) -> Result<Value, Error> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let (status, url) = (response.status(), response.url().to_string());
-        let etag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
             if bytes.is_empty() {
-                return Ok(Tagged { body: Value::Null, etag });
+                return Ok(Value::Null);
             }
             let body = serde_json::from_slice(&bytes);
-            let body = body.map_err(|error| Error::Answer { url, reason: error.to_string() })?;
-            return Ok(Tagged { body, etag });
+            return body.map_err(|error| Error::Answer { url, reason: error.to_string() });
         }
         let problem: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let field = |name: &str| problem.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -150,7 +139,7 @@ impl Api {
     /// # Errors
     /// As [`Api::send`].
     pub async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Error> {
-        Ok(self.send(self.request(Method::GET, path).query(query)).await?.body)
+        self.send(self.request(Method::GET, path).query(query)).await
     }
 
     /// All items of a listing, page by page.

@@ -42,7 +42,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
                 .request(Method::POST, &["plugins", &name, "versions"])
                 .header(header::CONTENT_TYPE, "application/wasm")
                 .body(error::read(&file)?);
-            let answer = api.send(request).await?.body;
+            let answer = api.send(request).await?;
             if connection.json {
                 return Ok(output::print_json(&answer)?);
             }

@@ -141,8 +141,7 @@ async fn one(api: &Api, args: &Args) -> Result<(), Error> {
         .retry(patience(args.retry_s))
         .when(Error::is_passing)
         .notify(|error, wait| eprintln!("{error}; trying again in {} ms", wait.as_millis()))
-        .await?
-        .body;
+        .await?;
     let printed = if args.connection.json {
         output::print_json(&answer)
     } else {
@@ -234,7 +233,7 @@ impl<'a> Publisher<'a> {
             }
         });
         loop {
-            let (batch, end) = next_batch(&mut receiver, limit).await;
+            let (batch, end) = next_batch(&mut receiver, limit, BATCH_WAIT).await;
             self.send(&batch, &input.shown()).await?;
             match end {
                 None => {}
@@ -279,7 +278,7 @@ impl<'a> Publisher<'a> {
             other => other,
         })?;
         self.published += batch.len() as u64;
-        self.duplicates += duplicates(&answer.body);
+        self.duplicates += duplicates(&answer);
         self.bar.inc(batch.iter().map(|record| record.read).sum());
         self.bar.set_message(format!("{} messages, {:.0}/s", self.published, self.rate()));
         Ok(())
@@ -328,6 +327,7 @@ fn to_f64(value: u64) -> f64 {
 async fn next_batch(
     receiver: &mut mpsc::Receiver<Result<Record, Error>>,
     limit: usize,
+    wait: Duration,
 ) -> (Vec<Record>, Option<Result<(), Error>>) {
     let mut batch: Vec<Record> = Vec::new();
     let mut bytes = 0;
@@ -344,7 +344,7 @@ async fn next_batch(
             Some(Ok(record)) => {
                 bytes += record.line.len();
                 batch.push(record);
-                deadline.get_or_insert_with(|| Instant::now() + BATCH_WAIT);
+                deadline.get_or_insert_with(|| Instant::now() + wait);
             }
             Some(Err(error)) => return (batch, Some(Err(error))),
             None => return (batch, Some(Ok(()))),
@@ -361,14 +361,14 @@ mod tests {
         Ok(Record { line: n.to_string(), number: n as u64, read: 1 })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn batches_are_full_or_as_much_as_came_in_time_and_end_with_the_input() {
         let (sender, mut receiver) = mpsc::channel(10);
         for n in 0..5 {
             sender.send(record(n)).await.unwrap();
         }
         let sizes = async |receiver: &mut mpsc::Receiver<_>| {
-            let (batch, end) = next_batch(receiver, 3).await;
+            let (batch, end) = next_batch(receiver, 3, Duration::ZERO).await;
             (batch.len(), end.map(|end| end.is_ok()))
         };
         assert_eq!(sizes(&mut receiver).await, (3, None));

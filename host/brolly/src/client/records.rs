@@ -153,12 +153,13 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 /// they were written.
 fn with_id(line: &str) -> Result<String, String> {
     let shape = || r#"the line is no JSON object such as {"key":"K","payload":{}}"#.to_owned();
+    // Serde would take an array for an object.
+    let rest = line.strip_prefix('{').ok_or_else(shape)?.trim_start();
     let parsed: Line = serde_json::from_str(line).map_err(|error| format!("{}: {error}", shape()))?;
     match parsed.id {
         Some(Value::String(_)) => Ok(line.to_owned()),
         Some(other) => Err(format!("the id is {other}; it is a string, or left out to have one made")),
         None => {
-            let rest = line.strip_prefix('{').ok_or_else(shape)?.trim_start();
             let comma = if rest.starts_with('}') { "" } else { "," };
             Ok(format!("{{\"id\":\"{}\"{comma}{rest}", new_id()))
         }
@@ -301,6 +302,7 @@ mod tests {
     fn bad_lines_are_named_by_their_number() {
         for (bad, why) in [
             ("[1]", "no JSON object"),
+            ("[\"a\"]", "no JSON object"),
             ("{", "no JSON object"),
             ("nothing", "no JSON object"),
             (r#"{"id":null}"#, "the id is null"),

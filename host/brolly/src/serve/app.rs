@@ -109,9 +109,15 @@ impl App {
         let stop = stops.work.clone();
         parts.start(Part::Dispatch, async move { Ok(dispatch.run(stop).await?) });
         let stop = stops.timers.clone();
-        parts.start(Part::Embedded, async move { Ok(embedded.run(stop).await) });
+        parts.start(Part::Embedded, async move {
+            embedded.run(stop).await;
+            Ok(())
+        });
         let stop = stops.timers.clone();
-        parts.start(Part::Metering, async move { Ok(metering.run(stop).await) });
+        parts.start(Part::Metering, async move {
+            metering.run(stop).await;
+            Ok(())
+        });
 
         let stopped_as_told = tokio::select! {
             biased;

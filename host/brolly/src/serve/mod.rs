@@ -14,7 +14,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use crate::{
     cli::{FAILURE, USAGE},
-    config::{Config, Flags},
+    config::{Config, Flags, HELP},
 };
 
 /// Threads for work that may block: every worker of every subscription has one while it handles a
@@ -27,9 +27,11 @@ const THREAD_STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Run broker, host, admin and console in one process.
 ///
-/// Settings come from the defaults, the file, the environment (BROLLY_SECTION__KEY, such as
-/// BROLLY_LOG__FORMAT=json) and the flags, each going over the one before.
+/// Settings come from the defaults, the file, the environment and the flags, each going over the one
+/// before. SIGTERM or SIGINT drains: what runs is finished, nothing new is begun; a second one stops
+/// at once.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = HELP)]
 pub struct Args {
     /// The directory that holds everything durable [default: ./brolly-data].
     #[arg(long, value_name = "DIR")]
@@ -54,18 +56,20 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    if let Err(error) = telemetry::init(&config.log) {
+        eprintln!("brolly: {error:#}");
+        return ExitCode::from(FAILURE);
+    }
     match start(config) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "brolly cannot go on");
-            eprintln!("brolly: {error:#}");
+            tracing::error!(error = format!("{error:#}"), "brolly cannot be served");
             ExitCode::from(FAILURE)
         }
     }
 }
 
 fn start(config: Config) -> anyhow::Result<u8> {
-    telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
         .max_blocking_threads(BLOCKING_THREADS)

@@ -102,10 +102,19 @@ fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
 pub struct Wanted {
     /// Plugin versions.
     pub plugins: Vec<WantedPlugin>,
-    /// Definitions, in the form of the server.
-    pub definitions: BTreeMap<(Kind, String), Value>,
+    /// Definitions.
+    pub definitions: BTreeMap<(Kind, String), Definition>,
     /// Every plugin that is named anywhere.
     pub plugin_names: BTreeSet<String>,
+}
+
+/// A definition that the server is to have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// What the document says.
+    pub given: Value,
+    /// The same with every default filled in, as the server keeps it.
+    pub full: Value,
 }
 
 /// A plugin version that the server is to have.
@@ -196,9 +205,10 @@ impl Wanted {
         mistakes: &mut Vec<String>,
     ) {
         let definition = checked_name(&name).and_then(|()| {
-            let parsed: T = serde_json::from_value(value).map_err(|error| explained(kind, &error))?;
+            let parsed = T::deserialize(&value).map_err(|error| explained(kind, &error))?;
             check(&parsed).map_err(|refusal| refusal.detail)?;
-            serde_json::to_value(&parsed).map_err(|error| error.to_string())
+            let full = serde_json::to_value(&parsed).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Definition { given: value, full })
         });
         match definition {
             Ok(definition) => {
@@ -281,9 +291,10 @@ mod tests {
         let (toml, yaml) = (read("d.toml", TOML).unwrap(), read("d.yaml", YAML).unwrap());
         assert_eq!(toml.definitions, yaml.definitions);
         assert_eq!(toml.definitions.len(), 4);
-        let route = &toml.definitions[&(Kind::Route, "paid".to_owned())];
+        let full = |kind: Kind, name: &str| &toml.definitions[&(kind, name.to_owned())].full;
+        let route = full(Kind::Route, "paid");
         assert_eq!(route["key_pattern"], "#");
-        let subscription = &toml.definitions[&(Kind::Subscription, "settlement".to_owned())];
+        let subscription = full(Kind::Subscription, "settlement");
         assert_eq!(subscription["version"], toml.plugins[0].digest.to_string());
         assert_eq!(subscription["retry"]["max_attempts"].as_u64().map(|n| n > 0), Some(true));
         assert_eq!(subscription.get("paused"), None, "what is left out stays as it is");

@@ -124,7 +124,7 @@ async fn carry_out(api: &Api, wanted: &Wanted, step: &Step) -> Result<(), Error>
             request.header(header::CONTENT_TYPE, "application/wasm").body(wasm)
         }
         Step::Put { kind, name, before, after } => {
-            let request = api.request(Method::PUT, &[kind.plural(), name]).json(after);
+            let request = api.request(Method::PUT, &[kind.plural(), name]).json(&after.full);
             match before {
                 Some(before) => request.header(header::IF_MATCH, tag(before)),
                 None => request.header(header::IF_NONE_MATCH, "*"),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
-use super::document::{Kind, Wanted};
+use super::document::{Definition, Kind, Wanted};
 use crate::client::output::{shown, text};
 
 /// What the server has.
@@ -37,7 +37,7 @@ pub enum Step {
         /// What it is; none if it is new.
         before: Option<Before>,
         /// What it is to be.
-        after: Value,
+        after: Definition,
     },
     /// Delete a definition.
     Delete {
@@ -97,7 +97,7 @@ pub fn steps(wanted: &Wanted, present: &Present, prune: bool) -> Vec<Step> {
     steps.extend(delete(&[Kind::Route, Kind::Subscription]));
     for ((kind, name), after) in &wanted.definitions {
         let before = present.definitions.get(&(*kind, name.clone())).map(|shown| Before::new(*kind, shown));
-        if before.as_ref().is_none_or(|before| !is_same(*kind, &before.definition, after)) {
+        if before.as_ref().is_none_or(|before| !is_same(*kind, &before.definition, &after.full)) {
             steps.push(Step::Put { kind: *kind, name: name.clone(), before, after: after.clone() });
         }
     }
@@ -112,9 +112,13 @@ pub fn steps(wanted: &Wanted, present: &Present, prune: bool) -> Vec<Step> {
     steps
 }
 
-/// Whether putting `after` would change nothing. A subscription that does not say whether it is
-/// paused stays as it is.
+/// Whether putting `after` would change nothing.
 fn is_same(kind: Kind, before: &Value, after: &Value) -> bool {
+    comparable(kind, before, after) == *after
+}
+
+/// What is there, without what the document leaves as it is: whether a subscription is paused.
+fn comparable(kind: Kind, before: &Value, after: &Value) -> Value {
     let mut before = before.clone();
     if kind == Kind::Subscription
         && after.get("paused").is_none()
@@ -122,7 +126,7 @@ fn is_same(kind: Kind, before: &Value, after: &Value) -> bool {
     {
         fields.remove("paused");
     }
-    before == *after
+    before
 }
 
 impl Step {
@@ -153,14 +157,10 @@ impl Step {
     pub fn shown(&self) -> String {
         let (before, after) = match self {
             Step::Upload { .. } | Step::DeleteVersion { .. } => (String::new(), String::new()),
-            Step::Put { kind, before, after, .. } => {
-                let mut before = before.as_ref().map(|before| before.definition.clone()).unwrap_or_default();
-                if let (Kind::Subscription, None, Some(fields)) =
-                    (kind, after.get("paused"), before.as_object_mut())
-                {
-                    fields.remove("paused");
-                }
-                (lines(&before), lines(after))
+            // Of something new, what the document says is enough.
+            Step::Put { before: None, after, .. } => (String::new(), lines(&after.given)),
+            Step::Put { kind, before: Some(before), after, .. } => {
+                (lines(&comparable(*kind, &before.definition, &after.full)), lines(&after.full))
             }
             Step::Delete { before, .. } => (lines(&before.definition), String::new()),
         };
@@ -219,6 +219,13 @@ mod tests {
         (kind, name.to_owned())
     }
 
+    fn wanted(definitions: Vec<((Kind, String), Value)>) -> Wanted {
+        let full = definitions
+            .into_iter()
+            .map(|(key, value)| (key, Definition { given: value.clone(), full: value }));
+        Wanted { definitions: full.collect(), ..Wanted::default() }
+    }
+
     fn route(queue: &str) -> Value {
         json!({"topic": "t", "queue": queue, "key_pattern": "#", "description": ""})
     }
@@ -242,8 +249,7 @@ mod tests {
     #[test]
     fn what_is_as_wanted_is_left_alone() {
         let definitions = vec![(key(Kind::Route, "r"), route("q"))];
-        let wanted = Wanted { definitions: definitions.clone().into_iter().collect(), ..Wanted::default() };
-        check(&wanted, &present(definitions), true, &[]);
+        check(&wanted(definitions.clone()), &present(definitions), true, &[]);
     }
 
     #[test]
@@ -254,7 +260,7 @@ mod tests {
             (key(Kind::Route, "old"), route("old")),
             (key(Kind::Subscription, "old"), json!({})),
         ];
-        let new = [
+        let new = vec![
             (key(Kind::Subscription, "new"), json!({"queue": "new"})),
             (key(Kind::Route, "new"), route("new")),
             (key(Kind::Queue, "new"), json!({})),
@@ -262,9 +268,9 @@ mod tests {
         ];
         let digest = Digest::from_bytes([1; 32]);
         let wanted = Wanted {
-            definitions: new.into_iter().collect(),
             plugins: vec![WantedPlugin { name: "p".into(), digest, wasm: Vec::new() }],
             plugin_names: ["p".to_owned()].into(),
+            ..wanted(new)
         };
         let mut present = present(old);
         present.plugins.insert("unused".into(), vec!["sha256:1".into()]);
@@ -288,10 +294,7 @@ mod tests {
         let running = json!({"queue": "q", "workers": 1});
         let paused = json!({"queue": "q", "workers": 1, "paused": true});
         let present = present(vec![(key(Kind::Subscription, "s"), paused)]);
-        let wanted = |value: Value| Wanted {
-            definitions: [(key(Kind::Subscription, "s"), value)].into(),
-            ..Wanted::default()
-        };
+        let wanted = |value: Value| wanted(vec![(key(Kind::Subscription, "s"), value)]);
         check(&wanted(running), &present, false, &[]);
         let resumed = wanted(json!({"queue": "q", "workers": 1, "paused": false}));
         check(&resumed, &present, false, &["replace subscription s"]);
@@ -303,13 +306,17 @@ mod tests {
             definition: json!({"workers": 2, "retry": {"max_attempts": 5, "delay": 1}, "paused": true}),
             revision: 7,
         };
+        let full = json!({"retry": {"max_attempts": 9, "delay": 1}, "workers": 2, "config": {"a": "\u{1b}"}});
+        let after = Definition { given: json!({"config": {}, "workers": 2}), full };
         let step = Step::Put {
             kind: Kind::Subscription,
             name: "s".into(),
             before: Some(before),
-            after: json!({"retry": {"max_attempts": 9, "delay": 1}, "workers": 2, "config": {"a": "\u{1b}"}}),
+            after: after.clone(),
         };
         let expect = "replace subscription s\n  + config.a = \"\\u001b\"\n  - retry.max_attempts = 5\n  + retry.max_attempts = 9\n";
         assert_eq!(step.shown(), expect);
+        let new = Step::Put { kind: Kind::Subscription, name: "s".into(), before: None, after };
+        assert_eq!(new.shown(), "create subscription s\n  + workers = 2\n");
     }
 }

@@ -1,0 +1,201 @@
+//! Who may do what, for every call that the description lists.
+
+use std::collections::BTreeSet;
+
+use axum::{body::Body, http::Request};
+use serde_json::{Value, json};
+
+use super::house::House;
+
+const READ: usize = 0;
+const CHANGE: usize = 1;
+const ADMIN: usize = 2;
+
+/// Every call, with the least role that may make it; none for everybody.
+const CALLS: &[(&str, &str, Option<usize>)] = &[
+    ("GET", "/healthz", None),
+    ("GET", "/readyz", None),
+    ("GET", "/metrics", None),
+    ("GET", "/api/v1/openapi.json", None),
+    ("GET", "/api/v1/whoami", Some(READ)),
+    ("GET", "/api/v1/topics", Some(READ)),
+    ("GET", "/api/v1/topics/{topic}", Some(READ)),
+    ("PUT", "/api/v1/topics/{topic}", Some(CHANGE)),
+    ("DELETE", "/api/v1/topics/{topic}", Some(CHANGE)),
+    ("POST", "/api/v1/topics/{topic}/messages", Some(CHANGE)),
+    ("GET", "/api/v1/queues", Some(READ)),
+    ("GET", "/api/v1/queues/{queue}", Some(READ)),
+    ("PUT", "/api/v1/queues/{queue}", Some(CHANGE)),
+    ("DELETE", "/api/v1/queues/{queue}", Some(CHANGE)),
+    ("GET", "/api/v1/routes", Some(READ)),
+    ("GET", "/api/v1/routes/{route}", Some(READ)),
+    ("PUT", "/api/v1/routes/{route}", Some(CHANGE)),
+    ("DELETE", "/api/v1/routes/{route}", Some(CHANGE)),
+    ("GET", "/api/v1/plugins", Some(READ)),
+    ("GET", "/api/v1/plugins/{plugin}", Some(READ)),
+    ("POST", "/api/v1/plugins/{plugin}/versions", Some(CHANGE)),
+    ("DELETE", "/api/v1/plugins/{plugin}/versions/{digest}", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions", Some(READ)),
+    ("GET", "/api/v1/subscriptions/{subscription}", Some(READ)),
+    ("PUT", "/api/v1/subscriptions/{subscription}", Some(CHANGE)),
+    ("DELETE", "/api/v1/subscriptions/{subscription}", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/pause", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/resume", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions/{subscription}/state", Some(READ)),
+    ("GET", "/api/v1/subscriptions/{subscription}/dead-letters", Some(READ)),
+    ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/replay", Some(CHANGE)),
+    ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/replay", Some(CHANGE)),
+    ("GET", "/api/v1/messages", Some(READ)),
+    ("GET", "/api/v1/messages/{id}", Some(READ)),
+    ("GET", "/api/v1/tokens", Some(ADMIN)),
+    ("POST", "/api/v1/tokens", Some(ADMIN)),
+    ("DELETE", "/api/v1/tokens/{token}", Some(ADMIN)),
+];
+
+#[tokio::test]
+async fn every_call_asks_for_its_role() {
+    let house = House::new().await;
+    for (method, path, least) in CALLS {
+        let path = path.replace(['{', '}'], "");
+        let answer = async |authorization: Option<String>| {
+            let mut request = Request::builder().method(*method).uri(&path);
+            if let Some(value) = authorization {
+                request = request.header("authorization", value);
+            }
+            house.send(request.body(Body::empty()).unwrap()).await
+        };
+        if least.is_some() {
+            let missing = answer(None).await;
+            assert_eq!(missing.header("www-authenticate"), "Bearer realm=\"brolly\"", "{method} {path}");
+            missing.problem(401, "unauthorized");
+            for wrong in ["Bearer brolly_0", "Basic Og==", "Bearer", ""] {
+                answer(Some(wrong.to_owned())).await.problem(401, "unauthorized");
+            }
+        } else {
+            answer(None).await.expect(200);
+        }
+        for (role, token) in house.tokens.iter().enumerate() {
+            let answer = answer(Some(format!("bearer {token}"))).await;
+            match least {
+                Some(least) if role < *least => {
+                    answer.problem(403, "forbidden");
+                }
+                _ => assert!(![401, 403, 405].contains(&answer.status), "{method} {path}: {answer:?}"),
+            }
+        }
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn the_description_lists_every_call_and_its_problems() {
+    let house = House::new().await;
+    let document = house.get("/api/v1/openapi.json").await.expect(200).json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let mut described = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            described.insert((method.to_uppercase(), path.clone()));
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "the operation id {id} is there twice");
+            check_operation(&document, method, path, operation);
+        }
+    }
+    let expect: BTreeSet<_> =
+        CALLS.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(described, expect);
+    house.close().await;
+}
+
+fn check_operation(document: &Value, method: &str, path: &str, operation: &Value) {
+    let place = format!("{method} {path}");
+    let is_open = CALLS.iter().any(|(_, call, least)| *call == path && least.is_none());
+    assert_eq!(operation["security"].is_array(), is_open, "{place}");
+    assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{place}");
+    for status in ["default", "401", "403"] {
+        let problem = &operation["responses"][status]["content"]["application/problem+json"]["schema"];
+        let wanted = status == "default" || !is_open;
+        assert_eq!(problem["$ref"] == "#/components/schemas/Problem", wanted, "{place} {status}");
+    }
+    let names: BTreeSet<&str> = path.split('{').skip(1).filter_map(|part| part.split('}').next()).collect();
+    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    let described: BTreeSet<&str> = parameters
+        .iter()
+        .filter(|parameter| parameter["in"] == "path")
+        .filter_map(|parameter| parameter["name"].as_str())
+        .collect();
+    assert_eq!(described, names, "{place}");
+    check_references(document, operation, &place);
+}
+
+/// Whatever is referred to must be there.
+fn check_references(document: &Value, value: &Value, place: &str) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                let target = document.pointer(reference.trim_start_matches('#'));
+                assert!(target.is_some(), "{place} refers to {reference}, which is not there");
+            }
+            fields.values().for_each(|value| check_references(document, value, place));
+        }
+        Value::Array(items) => items.iter().for_each(|value| check_references(document, value, place)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn all_schemas_refer_to_what_is_there() {
+    let house = House::new().await;
+    let document = house.get("/api/v1/openapi.json").await.json();
+    check_references(&document, &document["components"], "components");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn tokens_are_shown_once_and_can_be_revoked() {
+    let house = House::new().await;
+    let made = house
+        .json("POST", "/api/v1/tokens", json!({"name": "ci", "role": "operator"}))
+        .await
+        .expect(201)
+        .json();
+    let secret = made["token"].as_str().unwrap().to_owned();
+    assert_eq!((&made["name"], &made["role"]), (&json!("ci"), &json!("operator")));
+    let whoami = |token: String| {
+        let request =
+            Request::builder().uri("/api/v1/whoami").header("authorization", format!("Bearer {token}"));
+        house.send(request.body(Body::empty()).unwrap())
+    };
+    assert_eq!(whoami(secret.clone()).await.expect(200).json(), json!({"name": "ci", "role": "operator"}));
+
+    let list = house.get("/api/v1/tokens").await.expect(200);
+    let text = String::from_utf8(list.bytes.to_vec()).unwrap();
+    let names: Vec<_> =
+        list.json()["items"].as_array().unwrap().iter().map(|item| item["name"].clone()).collect();
+    assert_eq!(names, ["a", "ci", "o", "v"]);
+    for secret in house.tokens.iter().chain([&secret]) {
+        let hash = super::house::digest(secret.as_bytes()).hex();
+        assert!(!text.contains(secret.as_str()) && !text.contains(&hash), "{text}");
+    }
+
+    house
+        .json("POST", "/api/v1/tokens", json!({"name": "ci", "role": "viewer"}))
+        .await
+        .problem(409, "in-use");
+    house
+        .json("POST", "/api/v1/tokens", json!({"name": "x", "role": "king"}))
+        .await
+        .problem(400, "invalid-request");
+    house
+        .json("POST", "/api/v1/tokens", json!({"name": "x/y", "role": "viewer"}))
+        .await
+        .problem(400, "invalid-name");
+    house.delete("/api/v1/tokens/ci").await.expect(204);
+    whoami(secret).await.problem(401, "unauthorized");
+    house.delete("/api/v1/tokens/ci").await.problem(404, "not-found");
+    house.delete("/api/v1/tokens/a").await.problem(409, "in-use");
+    house.close().await;
+}

@@ -1,0 +1,147 @@
+//! Whatever is wrong with a request, the answer is a problem that says so.
+
+use axum::body::Body;
+use serde_json::json;
+
+use super::house::House;
+
+#[tokio::test]
+async fn paths_methods_and_parameters() {
+    let house = House::furnished().await;
+    let cases = [
+        ("GET", "/nowhere", 404, "not-found"),
+        ("GET", "/api/v1", 404, "not-found"),
+        ("GET", "/api/v1/topic/t", 404, "not-found"),
+        ("GET", "/api/v1/topics/t/", 404, "not-found"),
+        ("PUT", "/api/v1/brokers/x", 404, "not-found"),
+        ("PATCH", "/api/v1/topics/t", 405, "method-not-allowed"),
+        ("POST", "/api/v1/topics/t", 405, "method-not-allowed"),
+        ("DELETE", "/api/v1/topics", 405, "method-not-allowed"),
+        ("POST", "/healthz", 405, "method-not-allowed"),
+        ("POST", "/", 405, "method-not-allowed"),
+        ("GET", "/api/v1/topics/-t", 400, "invalid-name"),
+        ("GET", "/api/v1/topics/a%2Fb", 400, "invalid-name"),
+        ("GET", "/api/v1/topics/%ff", 400, "invalid-request"),
+        ("GET", "/api/v1/topics?limit=0", 400, "invalid-request"),
+        ("GET", "/api/v1/topics?limit=1001", 400, "invalid-request"),
+        ("GET", "/api/v1/topics?limit=ten", 400, "invalid-request"),
+        ("GET", "/api/v1/topics?limt=1", 400, "invalid-request"),
+        ("GET", "/api/v1/topics?after=a%20b", 400, "invalid-name"),
+        ("GET", "/api/v1/queues?limit=0", 400, "invalid-request"),
+        ("GET", "/api/v1/plugins?limit=0", 400, "invalid-request"),
+        ("GET", "/api/v1/subscriptions?limit=0", 400, "invalid-request"),
+        ("GET", "/api/v1/tokens?limit=0", 400, "invalid-request"),
+        ("GET", "/api/v1/subscriptions/s/state?limit=0", 400, "invalid-request"),
+        ("GET", "/api/v1/subscriptions/s/dead-letters?after=x", 400, "invalid-request"),
+        ("DELETE", "/api/v1/queues/q?force=maybe", 400, "invalid-request"),
+        ("GET", "/api/v1/messages?after=x", 400, "invalid-request"),
+        ("GET", "/api/v1/messages?status=lost", 400, "invalid-request"),
+        ("GET", "/api/v1/messages?order=up", 400, "invalid-request"),
+        ("GET", "/api/v1/messages?header=novalue", 400, "invalid-request"),
+        ("GET", "/api/v1/messages?topic=a%20b", 400, "invalid-name"),
+        ("GET", "/api/v1/messages?from_ms=yesterday", 400, "invalid-request"),
+        ("GET", "/api/v1/messages/none", 404, "not-found"),
+        ("GET", "/api/v1/plugins/none", 404, "not-found"),
+        ("GET", "/api/v1/subscriptions/none", 404, "not-found"),
+        ("GET", "/api/v1/subscriptions/none/dead-letters", 404, "not-found"),
+    ];
+    for (method, path, status, code) in cases {
+        let answer = house.send(house.request(method, path).body(Body::empty()).unwrap()).await;
+        if status == 405 {
+            assert!(!answer.header("allow").is_empty(), "{method} {path}");
+        }
+        answer.problem(status, code);
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn bodies() {
+    let house = House::furnished().await;
+    let cases: [(&str, &str, u16, &str, &[&str]); 17] = [
+        ("topics/x", "", 400, "invalid-request", &["empty"]),
+        ("topics/x", "{", 400, "invalid-request", &["line 1 column 1"]),
+        ("topics/x", "{\n \"broker\" \"x\"}", 400, "invalid-request", &["line 2 column 11"]),
+        ("topics/x", "[]x", 400, "invalid-request", &[]),
+        ("topics/x", "7", 422, "invalid-definition", &[]),
+        ("topics/x", r#"{"descripton":"x"}"#, 422, "invalid-definition", &["`descripton`", "`description`"]),
+        ("topics/x", r#"{"broker":"a b"}"#, 422, "invalid-definition", &["a b"]),
+        ("topics/x", r#"{"broker":"rabbit"}"#, 422, "unknown-reference", &["rabbit"]),
+        ("topics/x", r#"{"owners":[{"mail":"x"}]}"#, 422, "invalid-definition", &[]),
+        (
+            "queues/x",
+            r#"{"retention":{"max_messages":0}}"#,
+            422,
+            "invalid-definition",
+            &["retention.max_messages"],
+        ),
+        ("routes/x", r#"{"topic":"t"}"#, 422, "invalid-definition", &["`queue`"]),
+        ("routes/x", r#"{"topic":"none","queue":"q"}"#, 422, "unknown-reference", &["none"]),
+        ("routes/x", r#"{"topic":"t","queue":"q","key_pattern":"a..b*"}"#, 422, "invalid-pattern", &[]),
+        ("routes/x", r#"{"topic":"t","queue":"q","filter":"payload. >"}"#, 422, "invalid-filter", &[]),
+        ("subscriptions/x", r#"{"queue":"q"}"#, 422, "invalid-definition", &["`plugin`"]),
+        (
+            "subscriptions/x",
+            r#"{"queue":"q","plugin":"p","version":"1"}"#,
+            422,
+            "invalid-definition",
+            &["sha256"],
+        ),
+        (
+            "subscriptions/x",
+            r#"{"queue":"q","limit":{}}"#,
+            422,
+            "invalid-definition",
+            &["`limit`", "`limits`"],
+        ),
+    ];
+    for (place, body, status, code, words) in cases {
+        let request =
+            house.request("PUT", &format!("/api/v1/{place}")).header("content-type", "application/json");
+        let detail = house.send(request.body(body.to_owned().into()).unwrap()).await.problem(status, code);
+        for word in words {
+            assert!(detail.contains(word), "{body}: {detail}");
+        }
+    }
+    let mut broad = House::subscription();
+    broad["workers"] = json!(0);
+    broad["limits"] = json!({"time_ms": 1});
+    let detail = house.put("/api/v1/subscriptions/x", broad).await.problem(422, "invalid-definition");
+    assert!(detail.contains("workers") && detail.contains("limits.time_ms"), "{detail}");
+
+    let form =
+        house.request("PUT", "/api/v1/topics/x").header("content-type", "application/x-www-form-urlencoded");
+    let detail = house.send(form.body("{}".into()).unwrap()).await.problem(415, "unsupported-media-type");
+    assert!(detail.contains("application/json"), "{detail}");
+    house.get("/api/v1/topics/x").await.problem(404, "not-found");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn answers_carry_security_headers_and_the_console_obeys_them() {
+    let house = House::new().await;
+    for path in ["/", "/console.js", "/console.css", "/icon.svg", "/nowhere", "/api/v1/topics", "/healthz"] {
+        let answer = house.get(path).await;
+        assert!(answer.header("content-security-policy").starts_with("default-src 'self';"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert!(!answer.header("cache-control").is_empty(), "{path}");
+    }
+    let page = house.get("/").await.expect(200);
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let page = String::from_utf8(page.bytes.to_vec()).unwrap();
+    for forbidden in ["<style", "style=", " onclick", "javascript:", "http://", "https://"] {
+        assert!(!page.contains(forbidden), "the page has {forbidden}");
+    }
+    assert_eq!(page.matches("<script").count(), page.matches("<script src=\"/").count());
+    let script = house.get("/console.js").await.expect(200);
+    let script = String::from_utf8(script.bytes.to_vec()).unwrap();
+    for forbidden in
+        ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"]
+    {
+        assert!(!script.contains(forbidden), "the script has {forbidden}");
+    }
+    for id in script.split("find(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(page.contains(&format!("id=\"{id}\"")), "the page has no {id}");
+    }
+    house.close().await;
+}
