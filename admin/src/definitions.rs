@@ -18,7 +18,7 @@ use crate::{
 
 /// A definition with its name and its history.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Object<T> {
+pub(crate) struct Entity<T> {
     /// Its name.
     pub name: String,
     #[serde(flatten)]
@@ -31,7 +31,7 @@ pub(crate) struct Object<T> {
     pub changed_at_ms: u64,
 }
 
-impl<T: Clone> Object<T> {
+impl<T: Clone> Entity<T> {
     pub fn new(name: &Name, entry: &Entry<T>) -> Self {
         Self {
             name: name.to_string(),
@@ -54,13 +54,13 @@ pub(crate) fn get<T: Definition>(
     if etag::is_known(headers, entry.revision) {
         return Ok((StatusCode::NOT_MODIFIED, [tag]).into_response());
     }
-    Ok(([tag], Json(Object::new(name, &entry))).into_response())
+    Ok(([tag], Json(Entity::new(name, &entry))).into_response())
 }
 
 /// Lists definitions.
-pub(crate) fn list<T: Definition>(admin: &Admin, part: &Part) -> Result<Json<Items<Object<T>>>, Problem> {
+pub(crate) fn list<T: Definition>(admin: &Admin, part: &Part) -> Result<Json<Items<Entity<T>>>, Problem> {
     let page = admin.handle.list::<T>(part.after_name()?.as_ref(), part.limit()?);
-    let items = page.items.iter().map(|(name, entry)| Object::new(name, entry)).collect();
+    let items = page.items.iter().map(|(name, entry)| Entity::new(name, entry)).collect();
     Ok(Json(Items { items, next: page.next }))
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> String {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
         for operation in operations.into_iter().filter_map(Option::as_mut) {
             add_problems(operation);
+            complete(operation);
         }
     }
     document.to_json().unwrap_or_else(|error| {
@@ -92,5 +93,25 @@ fn add_problems(operation: &mut Operation) {
     if operation.security.is_none() {
         add("401", "unauthorized: no token, or one that is not known");
         add("403", "forbidden: the token's role does not allow it");
+    }
+}
+
+/// Mends what the macro leaves out or says wrongly.
+fn complete(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            "Done".clone_into(&mut response.description);
+        }
+    }
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    for (media, content) in &mut body.content {
+        if let RefOr::T(content) = content
+            && matches!(media.as_str(), "application/octet-stream" | "application/wasm")
+        {
+            // Bytes have no schema in OpenAPI 3.1; the macro makes them an array of numbers.
+            content.schema = None;
+        }
     }
 }

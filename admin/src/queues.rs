@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Admin,
     body::Defined,
-    definitions::{self, Object},
+    definitions::{self, Entity},
     etag,
     extract::{NameInPath, Query},
     page::{Items, Part},
@@ -48,7 +48,7 @@ impl From<QueueCounts> for Counts {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LiveQueue {
     #[serde(flatten)]
-    object: Object<Queue>,
+    entity: Entity<Queue>,
     /// What it holds.
     counts: Counts,
     /// Age of the oldest message that waits, in milliseconds; null if nothing does.
@@ -66,7 +66,7 @@ impl LiveQueue {
     ) -> Result<Self, Problem> {
         let counts = admin.handle.counts(name).await?;
         Ok(Self {
-            object: Object::new(name, entry),
+            entity: Entity::new(name, entry),
             oldest_age_ms: counts.oldest_age_ms,
             counts: counts.into(),
             subscription: consumer.map(ToString::to_string),

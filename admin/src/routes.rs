@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Admin,
     body::Defined,
-    definitions::{self, Object},
+    definitions::{self, Entity},
     extract::{NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
@@ -24,18 +24,18 @@ pub(crate) fn router() -> OpenApiRouter<Admin> {
 
 /// Lists routes by name.
 #[utoipa::path(get, path = "/routes", tag = "routes", params(Part),
-    responses((status = 200, body = Items<Object<Route>>)))]
+    responses((status = 200, body = Items<Entity<Route>>)))]
 async fn list_routes(
     State(admin): State<Admin>,
     Query(part): Query<Part>,
-) -> Result<Json<Items<Object<Route>>>, Problem> {
+) -> Result<Json<Items<Entity<Route>>>, Problem> {
     definitions::list(&admin, &part)
 }
 
 /// Shows a route.
 #[utoipa::path(get, path = "/routes/{route}", tag = "routes",
     params(("route" = String, Path), ("if-none-match" = Option<String>, Header, description = "The ETag that the caller has")),
-    responses((status = 200, body = Object<Route>, headers(("etag" = String))),
+    responses((status = 200, body = Entity<Route>, headers(("etag" = String))),
         (status = 304, description = "The caller has it"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn get_route(
@@ -50,8 +50,8 @@ async fn get_route(
 #[utoipa::path(put, path = "/routes/{route}", tag = "routes", request_body = Route,
     params(("route" = String, Path), ("if-match" = Option<String>, Header, description = "The ETag that it must have"),
         ("if-none-match" = Option<String>, Header, description = "`*`: it must not exist")),
-    responses((status = 200, body = Object<Route>, description = "Replaced", headers(("etag" = String))),
-        (status = 201, body = Object<Route>, description = "Created", headers(("etag" = String))),
+    responses((status = 200, body = Entity<Route>, description = "Replaced", headers(("etag" = String))),
+        (status = 201, body = Entity<Route>, description = "Created", headers(("etag" = String))),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "changed"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-definition, invalid-pattern, invalid-filter, unknown-reference, unsupported")))]
 async fn put_route(
@@ -61,7 +61,7 @@ async fn put_route(
     Defined(value): Defined<Route>,
 ) -> Result<Response, Problem> {
     let put = definitions::put(&admin, &name, value, &headers).await?;
-    Ok(definitions::answer(&put, Object::new(&name, &put.entry)))
+    Ok(definitions::answer(&put, Entity::new(&name, &put.entry)))
 }
 
 /// Deletes a route that nothing uses.

@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Admin,
     body::{Defined, json_problem},
-    definitions::{self, Object},
+    definitions::{self, Entity},
     etag,
     extract::{NameInPath, Query},
     page::{Items, Part},
@@ -73,7 +73,7 @@ impl From<Status> for StatusBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LiveSubscription {
     #[serde(flatten)]
-    object: Object<Subscription>,
+    entity: Entity<Subscription>,
     /// starting, running, paused or failed.
     state: &'static str,
     /// What it is doing.
@@ -89,7 +89,7 @@ impl LiveSubscription {
         let status = admin.handle.status(name)?;
         let counts = admin.handle.counts(&entry.value.queue).await?;
         Ok(Self {
-            object: Object::new(name, entry),
+            entity: Entity::new(name, entry),
             state: status.state.as_str(),
             status: status.into(),
             oldest_age_ms: counts.oldest_age_ms,

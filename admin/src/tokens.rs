@@ -35,7 +35,7 @@ struct TokenBody {
 /// A token that is wanted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedToken {
     /// Its name.
     name: String,
     /// What it allows.
@@ -86,12 +86,12 @@ async fn list_tokens(
 }
 
 /// Makes a token.
-#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = Wanted,
+#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = WantedToken,
     responses((status = 201, body = NewToken),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use: the name is taken")))]
 async fn create_token(
     State(admin): State<Admin>,
-    body::Json(wanted): body::Json<Wanted>,
+    body::Json(wanted): body::Json<WantedToken>,
 ) -> Result<Response, Problem> {
     let name = Name::new(&wanted.name)?;
     let created = admin.handle.create_token(&name, wanted.role).await;

@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Admin,
     body::Defined,
-    definitions::{self, Object},
+    definitions::{self, Entity},
     extract::{NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
@@ -24,18 +24,18 @@ pub(crate) fn router() -> OpenApiRouter<Admin> {
 
 /// Lists topics by name.
 #[utoipa::path(get, path = "/topics", tag = "topics", params(Part),
-    responses((status = 200, body = Items<Object<Topic>>)))]
+    responses((status = 200, body = Items<Entity<Topic>>)))]
 async fn list_topics(
     State(admin): State<Admin>,
     Query(part): Query<Part>,
-) -> Result<Json<Items<Object<Topic>>>, Problem> {
+) -> Result<Json<Items<Entity<Topic>>>, Problem> {
     definitions::list(&admin, &part)
 }
 
 /// Shows a topic.
 #[utoipa::path(get, path = "/topics/{topic}", tag = "topics",
     params(("topic" = String, Path), ("if-none-match" = Option<String>, Header, description = "The ETag that the caller has")),
-    responses((status = 200, body = Object<Topic>, headers(("etag" = String))),
+    responses((status = 200, body = Entity<Topic>, headers(("etag" = String))),
         (status = 304, description = "The caller has it"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn get_topic(
@@ -50,8 +50,8 @@ async fn get_topic(
 #[utoipa::path(put, path = "/topics/{topic}", tag = "topics", request_body = Topic,
     params(("topic" = String, Path), ("if-match" = Option<String>, Header, description = "The ETag that it must have"),
         ("if-none-match" = Option<String>, Header, description = "`*`: it must not exist")),
-    responses((status = 200, body = Object<Topic>, description = "Replaced", headers(("etag" = String))),
-        (status = 201, body = Object<Topic>, description = "Created", headers(("etag" = String))),
+    responses((status = 200, body = Entity<Topic>, description = "Replaced", headers(("etag" = String))),
+        (status = 201, body = Entity<Topic>, description = "Created", headers(("etag" = String))),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "changed"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-definition, unknown-reference, unsupported")))]
 async fn put_topic(
@@ -61,7 +61,7 @@ async fn put_topic(
     Defined(value): Defined<Topic>,
 ) -> Result<Response, Problem> {
     let put = definitions::put(&admin, &name, value, &headers).await?;
-    Ok(definitions::answer(&put, Object::new(&name, &put.entry)))
+    Ok(definitions::answer(&put, Entity::new(&name, &put.entry)))
 }
 
 /// Deletes a topic that nothing uses.

@@ -128,6 +128,9 @@ fn check_operation(document: &Value, method: &str, path: &str, operation: &Value
         .filter_map(|parameter| parameter["name"].as_str())
         .collect();
     assert_eq!(described, names, "{place}");
+    for response in operation["responses"].as_object().unwrap().values() {
+        assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{place}: {response}");
+    }
     check_references(document, operation, &place);
 }
 
@@ -152,6 +155,107 @@ async fn all_schemas_refer_to_what_is_there() {
     let document = house.get("/api/v1/openapi.json").await.json();
     check_references(&document, &document["components"], "components");
     house.close().await;
+}
+
+#[tokio::test]
+async fn what_is_answered_is_what_is_described() {
+    let house = House::furnished().await;
+    house.put("/api/v1/subscriptions/s", House::subscription()).await.expect(201);
+    let message = r#"{"do":"reject"}"#;
+    house.post("/api/v1/topics/t/messages?id=m&key=k", &[], message).await.expect(200);
+    house.post("/api/v1/topics/t/messages?key=k", &[], r#"{"publish":true}"#).await.expect(200);
+    house
+        .until("/api/v1/subscriptions/s", |body| body["status"]["acked"] == 1 && body["status"]["dead"] == 1)
+        .await;
+    let document = house.get("/api/v1/openapi.json").await.json();
+    for (call, path) in [
+        ("/api/v1/topics", "/api/v1/topics"),
+        ("/api/v1/topics/{topic}", "/api/v1/topics/t"),
+        ("/api/v1/queues", "/api/v1/queues"),
+        ("/api/v1/queues/{queue}", "/api/v1/queues/q"),
+        ("/api/v1/routes", "/api/v1/routes"),
+        ("/api/v1/routes/{route}", "/api/v1/routes/r"),
+        ("/api/v1/plugins", "/api/v1/plugins"),
+        ("/api/v1/plugins/{plugin}", "/api/v1/plugins/p"),
+        ("/api/v1/subscriptions", "/api/v1/subscriptions"),
+        ("/api/v1/subscriptions/{subscription}", "/api/v1/subscriptions/s"),
+        ("/api/v1/subscriptions/{subscription}/state", "/api/v1/subscriptions/s/state"),
+        ("/api/v1/subscriptions/{subscription}/dead-letters", "/api/v1/subscriptions/s/dead-letters"),
+        ("/api/v1/messages", "/api/v1/messages"),
+        ("/api/v1/messages/{id}", "/api/v1/messages/m"),
+        ("/api/v1/tokens", "/api/v1/tokens"),
+        ("/api/v1/whoami", "/api/v1/whoami"),
+        ("/readyz", "/readyz"),
+    ] {
+        let answer = house.get(path).await.expect(200).json();
+        let schema =
+            &document["paths"][call]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        described(&document, schema, &answer).unwrap_or_else(|why| panic!("{path}: {why}"));
+        if let Some(items) = answer["items"].as_array() {
+            assert!(!items.is_empty(), "{path} shows nothing");
+        }
+    }
+    let problem = house.get("/api/v1/topics/none").await.json();
+    described(&document, &document["components"]["schemas"]["Problem"], &problem).unwrap();
+    house.close().await;
+}
+
+/// The schemas that hold together for a value, without references.
+fn parts<'a>(document: &'a Value, schema: &'a Value, found: &mut Vec<&'a Value>) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        parts(document, document.pointer(reference.trim_start_matches('#')).unwrap(), found);
+    }
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        parts(document, part, found);
+    }
+    found.push(schema);
+}
+
+/// Whether every field of an answer is described, every required one is there, and each has its type.
+fn described(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    let mut schemas = Vec::new();
+    parts(document, schema, &mut schemas);
+    for schema in &schemas {
+        if let Some(choices) = schema["oneOf"].as_array() {
+            let fits = choices.iter().any(|choice| described(document, choice, value).is_ok());
+            return if fits { Ok(()) } else { Err(format!("{value} fits none of {choices:?}")) };
+        }
+        let types = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        if !types[0].is_null() && !types.contains(&json!(kind)) {
+            return Err(format!("{value} is not {types:?}"));
+        }
+        for required in schema["required"].as_array().into_iter().flatten() {
+            if value.get(required.as_str().unwrap()).is_none() {
+                return Err(format!("{required} is missing in {value}"));
+            }
+        }
+    }
+    match value {
+        Value::Object(fields) if schemas.iter().any(|schema| schema["type"] == "object") => {
+            for (name, value) in fields {
+                let field = schemas.iter().find_map(|schema| {
+                    schema["properties"].get(name).or_else(|| schema.get("additionalProperties"))
+                });
+                let field = field.ok_or_else(|| format!("{name} is not described"))?;
+                described(document, field, value).map_err(|why| format!("{name}: {why}"))?;
+            }
+            Ok(())
+        }
+        Value::Array(items) => {
+            let schema = schemas.iter().find_map(|schema| schema.get("items"));
+            let schema = schema.ok_or_else(|| "an array of what?".to_owned())?;
+            items.iter().try_for_each(|item| described(document, schema, item))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[tokio::test]

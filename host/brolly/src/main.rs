@@ -5,6 +5,11 @@ mod client;
 mod config;
 mod serve;
 
+/// The store's thread allocates and frees rows by the million; with the system's allocator it
+/// spends a third of its time on that (docs/adr/0005-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run()
 }

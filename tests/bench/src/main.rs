@@ -5,6 +5,9 @@
 //! baseline beside it; it is listed in [`COMPARISONS`] and nowhere else.
 
 mod bare;
+mod embedded;
+mod engine;
+mod host;
 mod report;
 mod runtime;
 
@@ -14,11 +17,20 @@ use anyhow::{Context, ensure};
 
 use report::Row;
 
+/// As in the binary, for both sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A comparison: its identifier, and what measures it. One may give several rows.
 type Comparison = (&'static str, fn() -> anyhow::Result<Vec<Row>>);
 
 /// All comparisons, in the order in which they run.
-const COMPARISONS: &[Comparison] = &[("P1", runtime::fresh), ("P2", runtime::reused)];
+const COMPARISONS: &[Comparison] = &[
+    ("P1", runtime::fresh),
+    ("P2", runtime::reused),
+    ("P5", embedded::throughput),
+    ("P6", embedded::latency),
+];
 
 fn main() -> anyhow::Result<ExitCode> {
     let ids: Vec<String> = std::env::args().skip(1).collect();

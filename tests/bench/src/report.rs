@@ -33,12 +33,15 @@ pub struct Row {
 pub enum Goal {
     /// Not more.
     AtMost(f64),
+    /// Not less.
+    AtLeast(f64),
 }
 
 impl Goal {
     fn holds(self, ratio: f64) -> bool {
         match self {
             Goal::AtMost(most) => ratio <= most,
+            Goal::AtLeast(least) => ratio >= least,
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Goal::AtMost(most) => write!(f, "<= {most}"),
+            Goal::AtLeast(least) => write!(f, ">= {least}"),
         }
     }
 }

@@ -67,7 +67,7 @@ pub fn reused() -> anyhow::Result<Vec<Row>> {
 }
 
 /// The sample plugin that reads JSON, configuration and state, and writes state.
-fn plugin() -> anyhow::Result<Vec<u8>> {
+pub fn plugin() -> anyhow::Result<Vec<u8>> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/settlement.wasm"));
     fs::read(path).with_context(|| format!("reading {}; `cargo xtask plugins` builds it", path.display()))
 }

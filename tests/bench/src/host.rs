@@ -1,0 +1,197 @@
+//! A whole host in this process, put together as the binary does it, with one subscription.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use brolly_catalog::Catalog;
+use brolly_core::{
+    Accepted, Broker, BrokerError, Commit, Consume, Counts, Delivery, Lease, Message, Name, NewMessage,
+    Origin, Outgoing, Plugins, Publication, Queue, Route, Settlement, Source, Subscription, SystemClock,
+    Topic,
+};
+use brolly_dispatch::{Dispatch, Handle, Precondition};
+use brolly_embedded::Embedded;
+use brolly_ledger::Ledger;
+use brolly_runtime::Runtime;
+use brolly_store::{Messages, Store};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A running host.
+pub struct Host {
+    pub handle: Handle,
+    #[cfg(test)]
+    pub store: Store,
+    pub settled: Arc<Settled>,
+    _stop: DropGuard,
+}
+
+/// How many deliveries are durably settled.
+#[derive(Default)]
+pub struct Settled {
+    count: AtomicU64,
+    changed: Notify,
+}
+
+impl Settled {
+    /// Waits until so many are settled.
+    pub async fn reach(&self, count: u64) {
+        loop {
+            let changed = self.changed.notified();
+            if self.count.load(Ordering::Acquire) >= count {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Host {
+    /// Starts a host that hands the messages of the topic `orders.paid` to a plugin.
+    pub async fn start(dir: &Path, wasm: &[u8], instances: &str) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock);
+        let store = Store::open(&brolly_store::Config::new(dir.join("store")))?;
+        let messages = Messages::open(&store)?;
+        let catalog = Arc::new(Catalog::open(store.clone(), dir.join("plugins"), clock.clone())?);
+        let ledger = Arc::new(Ledger::open(store.clone(), messages.clone())?);
+        let embedded =
+            Embedded::open(store.clone(), messages, clock.clone(), brolly_embedded::Config::default())?;
+        let settled = Arc::new(Settled::default());
+        let broker = Arc::new(Watched { broker: embedded.clone(), settled: settled.clone() });
+        let runtime = Runtime::new(brolly_runtime::Config::new(dir.join("cache")))?;
+        let plugins: Arc<dyn Plugins> = Arc::new(runtime);
+        let dispatch =
+            Dispatch::new(catalog, ledger, broker, plugins, clock, brolly_dispatch::Config::default());
+        let (handle, stop) = (dispatch.handle(), CancellationToken::new());
+        let (timer, running) = (stop.clone(), stop.clone());
+        tokio::spawn(async move { embedded.run(timer).await });
+        tokio::spawn(dispatch.run(running));
+        let host = Self {
+            handle,
+            #[cfg(test)]
+            store,
+            settled,
+            _stop: stop.drop_guard(),
+        };
+        host.set_up(wasm, instances).await?;
+        Ok(host)
+    }
+
+    async fn set_up(&self, wasm: &[u8], instances: &str) -> anyhow::Result<()> {
+        let name = Name::new("settlement")?;
+        let version = self.handle.upload(&name, wasm.to_vec()).await?.admission.digest;
+        let topic = Name::new("orders.paid")?;
+        let none = Precondition::None;
+        self.handle.put::<Topic>(&topic, definition(serde_json::json!({}))?, none).await?;
+        self.handle.put::<Queue>(&name, definition(serde_json::json!({}))?, none).await?;
+        let route = definition::<Route>(serde_json::json!({"topic": topic, "queue": name}))?;
+        self.handle.put(&name, route, none).await?;
+        let subscription = serde_json::json!({
+            "queue": name, "plugin": name, "version": version, "workers": 2, "instances": instances,
+            "max_in_flight": 1_024,
+        });
+        self.handle.put_subscription(&name, definition::<Subscription>(subscription)?, none).await?;
+        Ok(())
+    }
+
+    /// Publishes messages to `orders.paid`, and comes back when they are durable.
+    pub async fn publish(&self, messages: Vec<NewMessage>) -> anyhow::Result<()> {
+        self.handle.publish(&Name::new("orders.paid")?, messages).await.context("publishing")?;
+        Ok(())
+    }
+}
+
+fn definition<T: DeserializeOwned>(json: serde_json::Value) -> anyhow::Result<T> {
+    serde_json::from_value(json).context("a definition")
+}
+
+/// The embedded broker, observed where it learns that an outcome is durable.
+struct Watched {
+    broker: Embedded,
+    settled: Arc<Settled>,
+}
+
+struct WatchedSource {
+    source: Arc<dyn Source>,
+    settled: Arc<Settled>,
+}
+
+#[async_trait]
+impl Broker for Watched {
+    async fn configure(&self, wanted: Publication) -> Result<(), BrokerError> {
+        self.broker.configure(wanted).await
+    }
+
+    async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, BrokerError> {
+        self.broker.publish(topic, messages).await
+    }
+
+    fn stage_publish(
+        &self,
+        outgoing: &[Outgoing],
+        origin: &Origin,
+        commit: &mut Commit,
+    ) -> Result<Vec<Accepted>, BrokerError> {
+        self.broker.stage_publish(outgoing, origin, commit)
+    }
+
+    fn stage_replay(
+        &self,
+        queue: &Name,
+        record: u64,
+        message: &Message,
+        commit: &mut Commit,
+    ) -> Result<(), BrokerError> {
+        self.broker.stage_replay(queue, record, message, commit)
+    }
+
+    async fn consume(&self, queue: &Name, consume: Consume) -> Result<Arc<dyn Source>, BrokerError> {
+        let source = self.broker.consume(queue, consume).await?;
+        Ok(Arc::new(WatchedSource { source, settled: self.settled.clone() }))
+    }
+
+    async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError> {
+        self.broker.counts(queue).await
+    }
+
+    async fn delete_queue(&self, queue: &Name, force: bool) -> Result<(), BrokerError> {
+        self.broker.delete_queue(queue, force).await
+    }
+}
+
+#[async_trait]
+impl Source for WatchedSource {
+    async fn ready(&self) -> Result<(), BrokerError> {
+        self.source.ready().await
+    }
+
+    fn take(&self) -> Result<Option<Delivery>, BrokerError> {
+        self.source.take()
+    }
+
+    fn stage(&self, delivery: &Delivery, settlement: Settlement, commit: &mut Commit) {
+        self.source.stage(delivery, settlement, commit);
+    }
+
+    fn settle(&self, lease: Lease, settlement: Settlement) {
+        self.source.settle(lease, settlement);
+        self.settled.count.fetch_add(1, Ordering::Release);
+        self.settled.changed.notify_waiters();
+    }
+
+    fn give_back(&self, lease: Lease) {
+        self.source.give_back(lease);
+    }
+
+    fn close(&self) {
+        self.source.close();
+    }
+}
