@@ -94,6 +94,9 @@ pub struct Delivery {
     pub lease: Lease,
     /// Where the message table has it already; none for a broker that keeps messages elsewhere.
     pub record: Option<u64>,
+    /// Whether the broker knows that no attempt at it was ever finished, so that nobody needs to
+    /// look whether it is decided. When in doubt, false.
+    pub first: bool,
 }
 
 /// The delivery whose handler published a message.

@@ -128,7 +128,7 @@ impl Ledger {
             Some(seq) => Some(seq),
             None => self.messages.find(&message.topic, &message.id)?,
         };
-        let row = match recorded {
+        let row = match recorded.filter(|_| !delivery.first) {
             Some(seq) => deliveries::read(&self.store, seq, subscription)?,
             None => None,
         };

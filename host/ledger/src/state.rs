@@ -41,28 +41,50 @@ struct Recent {
     durable: u64,
     /// The latest write of each key, with the number of its commit.
     keys: HashMap<String, (u64, Option<Bytes>)>,
-    /// The same keys in the order of their commits, to forget them by.
+    /// The same writes in the order of their commits, to forget them by.
     order: VecDeque<(u64, String)>,
+    /// Bytes of keys and values in the two above.
+    bytes: usize,
     /// How many running attempts began at which commit.
     running: BTreeMap<u64, usize>,
 }
 
 impl Recent {
-    /// Forgets what the store has and no running attempt could have missed.
+    fn write(&mut self, key: &str, value: Option<Bytes>) {
+        let written = (self.latest, value);
+        self.bytes += size(key, &written.1);
+        self.order.push_back((self.latest, key.to_owned()));
+        if let Some((_, replaced)) = self.keys.insert(key.to_owned(), written) {
+            self.bytes = self.bytes.saturating_sub(size(key, &replaced));
+        }
+    }
+
+    /// Forgets what the store has, no running attempt could have missed, and there is no room for.
     /// INVARIANT: a write stays until it is durable and every attempt that began before it has ended.
     fn prune(&mut self) {
         let oldest = self.running.keys().next().copied().unwrap_or(u64::MAX);
         let limit = oldest.min(self.durable);
-        while let Some((commit, _)) = self.order.front()
+        while (self.order.len() > KEPT_WRITES || self.bytes > KEPT_BYTES)
+            && let Some((commit, _)) = self.order.front()
             && *commit <= limit
         {
             if let Some((commit, key)) = self.order.pop_front()
                 && self.keys.get(&key).is_some_and(|(latest, _)| *latest == commit)
+                && let Some((_, value)) = self.keys.remove(&key)
             {
-                self.keys.remove(&key);
+                self.bytes = self.bytes.saturating_sub(size(&key, &value));
             }
         }
     }
+}
+
+/// Writes that are remembered beyond need, because a key that was written is often read again soon:
+/// so many for each subscription, and so many bytes of them.
+const KEPT_WRITES: usize = 2_048;
+const KEPT_BYTES: usize = 1 << 20;
+
+fn size(key: &str, value: &Option<Bytes>) -> usize {
+    key.len() + value.as_ref().map_or(0, Bytes::len)
 }
 
 /// What an attempt has read, and as of which commit.
@@ -131,8 +153,7 @@ impl StateView {
                     Some(value) => commit.put(row, value.to_vec()),
                     None => commit.delete(row),
                 }
-                recent.keys.insert(key.clone(), (number, value.clone()));
-                recent.order.push_back((number, key.clone()));
+                recent.write(key, value.clone());
             }
             let table = self.table.clone();
             commit.then(move || {

@@ -54,7 +54,7 @@ impl Bench {
         let mut commit = Commit::default();
         self.messages.stage(seq, &stored, &mut commit).unwrap();
         self.store.submit(commit);
-        Delivery { message, lease: Lease { tag: seq }, record: Some(seq) }
+        Delivery { message, lease: Lease { tag: seq }, record: Some(seq), first: false }
     }
 
     fn begin(&self, delivery: &Delivery) -> Begun {

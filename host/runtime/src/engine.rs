@@ -53,6 +53,9 @@ fn config(instances: u32) -> wasmtime::Config {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
     config.epoch_interruption(true);
     config.max_wasm_stack(MAX_STACK_BYTES);
+    config.signals_based_traps(false);
+    config.memory_guard_size(0);
+    config.memory_reservation(MAX_MEMORY_BYTES as u64);
     // Calls are synchronous, from threads that may block: no fibers, no tasks inside a store.
     config.concurrency_support(false);
     config.wasm_memory64(false);

@@ -85,6 +85,11 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Everything queued, which may be nothing.
+    fn try_take(&self) -> Vec<Commit> {
+        std::mem::take(&mut self.pending.lock().commits)
+    }
+
     /// Everything queued, waiting for something; none when the thread is to end.
     fn take(&self) -> Option<Vec<Commit>> {
         let mut pending = self.pending.lock();
@@ -124,7 +129,7 @@ impl Committer {
         while let Some(commits) = self.queue.take() {
             let mut commits = commits.into_iter();
             let mut round = Round::default();
-            let write = || self.write(&mut commits, &mut round);
+            let write = || self.write_all(&mut commits, &mut round);
             let written = std::panic::catch_unwind(AssertUnwindSafe(write))
                 .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
             if let Err(reason) = written {
@@ -134,6 +139,20 @@ impl Committer {
                 self.queue.stop(Stop::Abandoned);
                 return;
             }
+        }
+    }
+
+    /// Makes commits durable, and with them what is queued while they are applied, up to one round:
+    /// the busier the store, the more commits share a flush.
+    fn write_all(&self, commits: &mut std::vec::IntoIter<Commit>, round: &mut Round) -> Result<(), String> {
+        loop {
+            self.write(commits, round)?;
+            self.apply(round)?;
+            let more = self.queue.try_take();
+            if more.is_empty() {
+                return self.finish(round);
+            }
+            *commits = more.into_iter();
         }
     }
 
@@ -156,18 +175,19 @@ impl Committer {
             round.afterwards.extend(afterwards);
             round.commits += 1;
         }
-        self.finish(round)
+        Ok(())
     }
 
     fn apply(&self, round: &mut Round) -> Result<(), String> {
         let batch = std::mem::take(&mut round.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.engine.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
     }
 
     fn finish(&self, round: &mut Round) -> Result<(), String> {
-        if !round.batch.is_empty() {
-            self.apply(round)?;
-        }
+        self.apply(round)?;
         if round.operations > 0 {
             self.engine.flush().map_err(|reason| format!("syncing failed: {reason}"))?;
         }

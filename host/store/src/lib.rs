@@ -17,6 +17,7 @@ mod error;
 mod folder;
 pub mod keys;
 mod messages;
+mod recent;
 mod store;
 mod sync;
 

@@ -15,6 +15,7 @@ use crate::{
     blobs::Blobs,
     encoding::{self, Damaged},
     keys,
+    recent::Recent,
 };
 
 /// Sequence numbers are set aside in blocks of so many; a restart skips the rest of its block.
@@ -51,6 +52,7 @@ pub struct Messages {
     store: Store,
     next: Arc<AtomicU64>,
     blobs: Blobs,
+    recent: Arc<Recent>,
 }
 
 impl Messages {
@@ -74,7 +76,12 @@ impl Messages {
             }
         };
         let next = floor.max(last).saturating_add(1);
-        let messages = Self { store: store.clone(), next: Arc::new(AtomicU64::new(next)), blobs };
+        let messages = Self {
+            store: store.clone(),
+            next: Arc::new(AtomicU64::new(next)),
+            blobs,
+            recent: Arc::default(),
+        };
         messages.set_aside(next);
         Ok(messages)
     }
@@ -135,7 +142,20 @@ impl Messages {
         }
         commit.put(keys::index(&stored.message.id, &stored.message.topic), seq.to_be_bytes().to_vec());
         commit.put(key, encoded.row);
+        self.recent.insert(seq, &stored.message);
         Ok(())
+    }
+
+    /// What was published under a number, without what became of it: as [`Messages::load`], and at
+    /// once for a message that was staged a moment ago, durable or not.
+    ///
+    /// # Errors
+    /// As [`Messages::load`].
+    pub fn message(&self, seq: u64) -> Result<Option<Arc<Message>>, Error> {
+        match self.recent.get(seq) {
+            Some(message) => Ok(Some(message)),
+            None => Ok(self.load(seq)?.map(|stored| stored.message)),
+        }
     }
 
     /// A message by its number. Reads a file for a payload over 64 KiB.
@@ -173,6 +193,7 @@ impl Messages {
     pub fn stage_remove(&self, seq: u64, message: &Message, commit: &mut Commit) {
         commit.delete(keys::index(&message.id, &message.topic));
         commit.delete(keys::message(seq));
+        self.recent.remove(seq);
         if self.blobs.has(seq) {
             let blobs = self.blobs.clone();
             commit.then(move || blobs.remove(seq));

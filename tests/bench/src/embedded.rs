@@ -19,7 +19,7 @@ const THROUGHPUT: usize = 40_000;
 const LATENCY: usize = 1_500;
 /// Messages in one publish, and publishes under way at once.
 const BULK: usize = 200;
-const PUBLISHERS: usize = 4;
+const PUBLISHERS: usize = 8;
 
 /// P5, with a fresh instance for every message and with reused ones.
 pub fn throughput() -> anyhow::Result<Vec<Row>> {

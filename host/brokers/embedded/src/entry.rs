@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     pub key: u64,
     /// Size of the payload.
     pub bytes: u32,
-    /// Whether it was taken and came back: under [`brolly_core::Order::Key`] its key waits for it.
+    /// Whether it was taken and came back, or was a dead letter: under [`brolly_core::Order::Key`] its key waits for it.
     pub taken: bool,
 }
 

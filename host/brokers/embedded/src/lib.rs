@@ -30,7 +30,7 @@ use brolly_core::{
     Outgoing, Publication, Refusal, Router, Source,
 };
 use brolly_store::{Messages, Store, keys};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     router: ArcSwap<Router>,
     queues: RwLock<HashMap<Name, Arc<QueueIndex>>>,
-    publishing: Mutex<Publishing>,
+    publishing: Publishing,
     admission: Arc<Semaphore>,
     config: Config,
     timer: Arc<Timer>,
@@ -99,7 +99,7 @@ impl Embedded {
                 clock,
                 router: ArcSwap::default(),
                 queues: RwLock::new(queues),
-                publishing: Mutex::default(),
+                publishing: Publishing::default(),
                 admission,
                 config,
                 timer,
@@ -166,7 +166,7 @@ impl Broker for Embedded {
         commit: &mut Commit,
     ) -> Result<(), BrokerError> {
         let index = self.inner.queue(queue)?;
-        let entry = Entry::new(record, message);
+        let entry = Entry { taken: true, ..Entry::new(record, message) };
         commit.put(
             keys::queue_entry(queue, record),
             entry.to_row(None).map_err(|error| failed("replay", queue, error))?,

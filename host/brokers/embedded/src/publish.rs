@@ -10,6 +10,7 @@ use brolly_core::{
     Routing, Timestamp,
 };
 use brolly_store::{Parent, StoredMessage, keys};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
@@ -21,10 +22,14 @@ pub(crate) const COMMIT_ROWS: usize = 150;
 const INLINE_BYTES: usize = 64 * 1024;
 const INLINE_MESSAGES: usize = 64;
 
-/// Ids that are accepted and not yet durable.
+/// What publishers share.
 #[derive(Default)]
 pub(crate) struct Publishing {
-    pending: HashSet<(Name, MessageId)>,
+    /// Held from looking an id up until its commit is submitted.
+    order: Mutex<()>,
+    /// Ids that are accepted and not yet durable. A lock of its own, held for moments: the store's
+    /// thread takes it too.
+    pending: Mutex<HashSet<(Name, MessageId)>>,
 }
 
 /// A message that was checked and routed.
@@ -88,11 +93,10 @@ fn accept(
     loop {
         // INVARIANT: staged and submitted under the lock, so that whoever finds an id pending or
         // stored submits after the commit that brought it, and becomes durable after it.
-        // Dropped before the lock's guard, the claims of a failed commit could not get the lock.
         let mut commit = Commit::default();
-        let mut publishing = inner.publishing.lock();
+        let _order = inner.publishing.order.lock();
         while let Some(next) = routed.next_if(|_| commit.writes().len() < COMMIT_ROWS) {
-            accepted.push(stage(inner, &mut publishing, topic, next, None, &room, &mut commit)?);
+            accepted.push(stage(inner, topic, next, None, &room, &mut commit)?);
         }
         if routed.peek().is_none() {
             commit.then(move || {
@@ -126,21 +130,23 @@ pub(crate) fn stage_outgoing(
         let routing = router.route(&outgoing.topic, &id, &message);
         routed.push((&outgoing.topic, Routed { id, message, routing }));
     }
-    let mut publishing = inner.publishing.lock();
+    let _order = inner.publishing.order.lock();
+    let pending = inner.publishing.pending.lock();
     for (topic, routed) in &routed {
         // The commit that has this id is on its way and this one could overtake it; a moment later
         // the id is simply there.
-        if publishing.pending.contains(&((*topic).clone(), routed.id.clone())) {
+        if pending.contains(&((*topic).clone(), routed.id.clone())) {
             let detail = format!("the id {} of the topic {topic} is being published right now", routed.id);
             return Err(Refusal::new(Code::Unavailable, detail).into());
         }
     }
+    drop(pending);
     let sizes = routed.iter().map(|(_, routed)| (&routed.routing, routed.message.payload.len()));
     let room = Room::reserve(inner, sizes)?;
     let parent = Parent { seq: origin.record, subscription: origin.subscription.clone() };
     let mut accepted = Vec::with_capacity(routed.len());
     for (topic, routed) in routed {
-        accepted.push(stage(inner, &mut publishing, topic, routed, Some(parent.clone()), &room, commit)?);
+        accepted.push(stage(inner, topic, routed, Some(parent.clone()), &room, commit)?);
     }
     Ok(accepted)
 }
@@ -148,7 +154,6 @@ pub(crate) fn stage_outgoing(
 /// Adds one message to a commit, unless its topic has the id already.
 fn stage(
     inner: &Arc<Inner>,
-    publishing: &mut Publishing,
     topic: &Name,
     routed: Routed,
     parent: Option<Parent>,
@@ -157,7 +162,8 @@ fn stage(
 ) -> Result<Accepted, BrokerError> {
     let Routed { id, message, routing } = routed;
     let pending = (topic.clone(), id.clone());
-    let known = publishing.pending.contains(&pending)
+    // In this order: an id leaves the pending ones only when the store has it.
+    let known = inner.publishing.pending.lock().contains(&pending)
         || inner.messages.find(topic, &id).map_err(|error| failed("publish to", topic, error))?.is_some();
     if known {
         room.unreserve(&routing, message.payload.len());
@@ -195,7 +201,7 @@ fn stage(
         parent,
     };
     inner.messages.stage(seq, &stored, commit).map_err(|error| failed("publish to", topic, error))?;
-    publishing.pending.insert(pending.clone());
+    inner.publishing.pending.lock().insert(pending.clone());
     let claim = Claim { inner: inner.clone(), pending, queues, bytes: u64::from(entry.bytes) };
     commit.then(move || claim.fulfil(entry, due));
     Ok(Accepted { id, topic: topic.clone(), duplicate: false })
@@ -220,7 +226,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.inner.publishing.lock().pending.remove(&self.pending);
+        self.inner.publishing.pending.lock().remove(&self.pending);
         for index in &self.queues {
             index.unreserve(1, self.bytes);
         }

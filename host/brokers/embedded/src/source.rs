@@ -33,14 +33,18 @@ impl Source for EmbeddedSource {
 
     fn take(&self) -> Result<Option<Delivery>, BrokerError> {
         let Some(entry) = self.index.take() else { return Ok(None) };
-        let loaded = match self.messages.load(entry.seq) {
-            Ok(Some(stored)) => Ok(stored.message),
+        let loaded = match self.messages.message(entry.seq) {
+            Ok(Some(message)) => Ok(message),
             Ok(None) => Err(Error::Missing { seq: entry.seq }),
             Err(error) => Err(Error::from(error)),
         };
         match loaded {
             Ok(message) => {
-                Ok(Some(Delivery { message, lease: Lease { tag: entry.seq }, record: Some(entry.seq) }))
+                {
+                    // An entry that never came back has no outcome: the commit of an outcome removes it.
+                    let (lease, record) = (Lease { tag: entry.seq }, Some(entry.seq));
+                    Ok(Some(Delivery { message, lease, record, first: !entry.taken }))
+                }
             }
             Err(error) => {
                 self.index.give_back(entry.seq);
