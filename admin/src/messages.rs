@@ -133,8 +133,10 @@ struct DeliveryBody {
     replays: u32,
     /// Oldest first.
     attempts: Vec<AttemptBody>,
-    /// What its acknowledged attempt published.
+    /// What its acknowledged attempt published, as far as the ledger lists it.
     published: Vec<Reference>,
+    /// How many more it published.
+    published_more: u32,
 }
 
 impl From<DeliveryHistory> for DeliveryBody {
@@ -145,6 +147,7 @@ impl From<DeliveryHistory> for DeliveryBody {
             replays: delivery.replays,
             attempts: delivery.attempts.into_iter().map(AttemptBody::from).collect(),
             published: delivery.published.into_iter().map(Reference::from).collect(),
+            published_more: delivery.published_more,
         }
     }
 }

@@ -11,6 +11,24 @@ async fn wrong_requests_are_answered_with_what_to_do() {
     server.put("/topics/t", json!({})).await;
     let version = server.upload("p", plugin_bytes("settlement")).await;
     server.subscribe("s", "t", "p", &version, json!({})).await;
+    let cases = cases(&version);
+    for (method, path, body, status, code) in cases {
+        let what = format!("{method} {path} {}", body.as_ref().map(ToString::to_string).unwrap_or_default());
+        let answer = server.call(method, path, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{what}: {}", answer.body);
+        assert_eq!(answer.problem(status), code, "{what}");
+    }
+    not_json_and_too_much(&server).await;
+    without_a_token(&server).await;
+    assert_eq!(server.get("/queues/s").await["counts"]["ready"], 0, "nothing was accepted");
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+/// A request, and the status and code of the problem that answers it.
+type Case = (Method, &'static str, Option<Value>, u16, &'static str);
+
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn cases(version: &str) -> Vec<Case> {
     let unknown = format!("sha256:{}", "0".repeat(64));
     let route = |pattern: &str, filter: Value| json!({"topic": "t", "queue": "s", "key_pattern": pattern, "filter": filter});
     let subscription = |field: &str, value: Value| {
@@ -18,7 +36,7 @@ async fn wrong_requests_are_answered_with_what_to_do() {
         body[field] = value;
         body
     };
-    let cases: Vec<(Method, &str, Option<Value>, u16, &str)> = vec![
+    vec![
         (Method::POST, "/topics/nowhere/messages", Some(json!({})), 404, "not-found"),
         (Method::PUT, "/topics/bad%20name", Some(json!({})), 400, "invalid-name"),
         (Method::PUT, "/topics/x", Some(json!({"brokr": "embedded"})), 422, "invalid-definition"),
@@ -89,22 +107,14 @@ async fn wrong_requests_are_answered_with_what_to_do() {
         (Method::GET, "/nowhere", None, 404, "not-found"),
         (Method::POST, "/subscriptions/none/pause", None, 404, "not-found"),
         (Method::POST, "/subscriptions/s/dead-letters/replay", None, 400, "invalid-request"),
-    ];
-    for (method, path, body, status, code) in cases {
-        let what = format!("{method} {path} {}", body.as_ref().map(ToString::to_string).unwrap_or_default());
-        let answer = server.call(method, path, body).await;
-        assert_eq!(answer.status.as_u16(), status, "{what}: {}", answer.body);
-        assert_eq!(answer.problem(status), code, "{what}");
-    }
-    not_json_and_too_much(&server).await;
-    without_a_token(&server).await;
-    assert_eq!(server.get("/queues/s").await["counts"]["ready"], 0, "nothing was accepted");
-    assert_eq!(server.terminate().await, Some(0));
+    ]
 }
 
 async fn not_json_and_too_much(server: &Server) {
-    let put =
-        server.request(Method::PUT, "/topics/x").header("content-type", "application/json").body("{\"description\"");
+    let put = server
+        .request(Method::PUT, "/topics/x")
+        .header("content-type", "application/json")
+        .body("{\"description\"");
     let answer = server.send(put).await;
     assert!(answer.body["detail"].as_str().unwrap().contains("line"), "{}", answer.body);
     answer.problem(400);

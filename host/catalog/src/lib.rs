@@ -141,8 +141,14 @@ impl Catalog {
         let created_at = present.map_or(now, |entry| entry.created_at);
         let entry = Entry { revision, created_at, changed_at: now, value: Arc::new(value) };
         let created = present.is_none();
+        let row = entry.to_row()?;
+        if row.len() > brolly_store::VALUE_BYTES {
+            let (word, bytes, limit) = (T::KIND.word(), row.len(), brolly_store::VALUE_BYTES);
+            let detail = format!("the {word} {name} takes {bytes} bytes as JSON, the limit is {limit}");
+            return Err(Refusal::new(Code::TooLarge, detail).into());
+        }
         let mut commit = Commit::default();
-        commit.put(keys::catalog(T::KIND.word(), name), entry.to_row()?);
+        commit.put(keys::catalog(T::KIND.word(), name), row);
         self.store.commit(commit).await?;
         let mut after = (*before).clone();
         T::map_mut(&mut after).insert(name.clone(), entry.clone());

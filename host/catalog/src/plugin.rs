@@ -30,7 +30,7 @@ pub struct Version {
 
 impl Plugin {
     /// The most versions of one plugin; delete unused ones to make room.
-    pub const MAX_VERSIONS: usize = 1_000;
+    pub const MAX_VERSIONS: usize = 200;
 
     /// The version with this digest.
     #[must_use]

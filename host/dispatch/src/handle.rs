@@ -344,6 +344,7 @@ impl Handle {
                         replays: 0,
                         attempts: Vec::new(),
                         published: Vec::new(),
+                        published_more: 0,
                     });
                 }
             }

@@ -75,9 +75,15 @@ pub(crate) struct DeliveryRow {
     pub replays: u32,
     /// The latest attempt.
     pub last: Attempt,
-    /// What the acknowledged attempt published: topic and id.
+    /// What the acknowledged attempt published: topic and id, as far as there is room.
     pub published: Vec<(Name, MessageId)>,
+    /// How many more it published.
+    pub published_more: u32,
 }
+
+/// Bytes of topics and ids that a row lists of what was published. With the longest log lines and
+/// reason a row then stays below what the store takes for a value (112 KiB), whatever a handler does.
+const PUBLISHED_BYTES: usize = 32 * 1024;
 
 const LEVELS: [LogLevel; 5] =
     [LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error];
@@ -163,10 +169,23 @@ pub(crate) fn stage(
             .collect(),
         logs_dropped: finished.logs_dropped,
     };
+    let (published, published_more) = listed(published);
     let replays = begun.row.as_ref().map_or(0, |row| row.replays);
-    let row = DeliveryRow { status, counted: begun.attempt, replays, last, published };
+    let row = DeliveryRow { status, counted: begun.attempt, replays, last, published, published_more };
     commit.put(keys::delivery(begun.seq, &begun.subscription), encode(&row)?);
     Ok(())
+}
+
+/// As much of what was published as a row lists, and how many more there are.
+fn listed(mut published: Vec<(Name, MessageId)>) -> (Vec<(Name, MessageId)>, u32) {
+    let mut bytes = 0;
+    let mut fits = |(topic, id): &(Name, MessageId)| {
+        bytes += topic.as_str().len() + id.len();
+        bytes <= PUBLISHED_BYTES
+    };
+    let more = published.len() - published.iter().take_while(|one| fits(one)).count();
+    published.truncate(published.len() - more);
+    (published, u32::try_from(more).unwrap_or(u32::MAX))
 }
 
 fn stage_earlier(seq: u64, subscription: &Name, attempt: &Attempt, commit: &mut Commit) -> Result<(), Error> {
@@ -194,10 +213,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_round_trip(last in attempts(), counted: u32, replays: u32, ids: Vec<String>) {
+        fn rows_round_trip(
+            last in attempts(), counted: u32, replays: u32, ids: Vec<String>, published_more: u32,
+        ) {
             let topic = Name::new("coupons.issued").unwrap();
             let published = ids.into_iter().map(|id| (topic.clone(), id)).collect();
-            let row = DeliveryRow { status: Status::Dead, counted, replays, last, published };
+            let row = DeliveryRow { status: Status::Dead, counted, replays, last, published, published_more };
             let bytes = encode(&row).unwrap();
             prop_assert_eq!(decode::<DeliveryRow>("delivery", b"k", &bytes).unwrap(), row);
         }
@@ -206,6 +227,31 @@ mod tests {
         fn damaged_rows_are_errors_not_panics(bytes: Vec<u8>) {
             let _ = decode::<DeliveryRow>("delivery", b"k", &bytes);
         }
+    }
+
+    /// The largest row that the limits of core and runtime allow must fit into the store.
+    #[test]
+    fn the_largest_row_fits() {
+        let topic = Name::new(&"t".repeat(Name::MAX_LEN)).unwrap();
+        let ids = (0..200).map(|_| (topic.clone(), "i".repeat(256))).collect();
+        let (published, published_more) = listed(ids);
+        assert_eq!(published.len() + published_more as usize, 200);
+        let last = Attempt {
+            number: u32::MAX,
+            at: Timestamp(u64::MAX),
+            duration_us: u64::MAX,
+            memory_bytes: u64::MAX,
+            version: Some([1; 32]),
+            outcome: AttemptOutcome::Ack,
+            reason: Some("r".repeat(4_096)),
+            retry_after_ms: Some(u64::MAX),
+            logs: (0..1_000).map(|_| (4, "x".repeat(66))).collect(),
+            logs_dropped: u64::MAX,
+        };
+        let (counted, replays) = (u32::MAX, u32::MAX);
+        let row = DeliveryRow { status: Status::Acked, counted, replays, last, published, published_more };
+        let bytes = encode(&row).unwrap().len();
+        assert!(bytes <= brolly_store::VALUE_BYTES, "{bytes} bytes");
     }
 
     #[test]

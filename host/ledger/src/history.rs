@@ -34,8 +34,10 @@ pub struct DeliveryHistory {
     pub replays: u32,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// What it published: topic and id.
+    /// What it published: topic and id, as far as a row lists it.
     pub published: Vec<(Name, MessageId)>,
+    /// How many more it published.
+    pub published_more: u32,
 }
 
 /// What to look for. Everything given must hold.
@@ -107,6 +109,7 @@ impl Ledger {
                         replays: row.replays,
                         attempts: vec![row.last],
                         published: row.published,
+                        published_more: row.published_more,
                     });
                 }
                 Some((_, subscription, Some(_))) => {

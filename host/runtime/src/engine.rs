@@ -53,6 +53,10 @@ fn config(instances: u32) -> wasmtime::Config {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
     config.epoch_interruption(true);
     config.max_wasm_stack(MAX_STACK_BYTES);
+    // Memory accesses are checked in code, not by guard pages. With guard pages every fresh instance
+    // changes the protection of pages twice, and each change interrupts all processors of the
+    // process: with two workers on two cores that cost a third of the throughput
+    // (docs/adr/0004-bounds-checks-in-code.md).
     config.signals_based_traps(false);
     config.memory_guard_size(0);
     config.memory_reservation(MAX_MEMORY_BYTES as u64);

@@ -28,6 +28,15 @@ pub struct Bare {
     pre: HandlerPre<Host>,
 }
 
+/// How accesses to memory are checked: each way is the fastest for one of the comparisons.
+#[derive(Clone, Copy)]
+pub enum Bounds {
+    /// In code: instances come and go without changing the protection of pages.
+    Explicit,
+    /// By guard pages: calls need no checks.
+    GuardPages,
+}
+
 /// An instance that is called again and again.
 pub struct Instance {
     store: Store<Host>,
@@ -41,9 +50,9 @@ struct Host {
 }
 
 impl Bare {
-    /// Compiles a plugin.
-    pub fn new(wasm: &[u8]) -> anyhow::Result<Self> {
-        let engine = Engine::new(&config()).map_err(|error| anyhow!("{error:#}"))?;
+    /// Compiles a plugin with memory that is checked as `bounds` says.
+    pub fn new(wasm: &[u8], bounds: Bounds) -> anyhow::Result<Self> {
+        let engine = Engine::new(&config(bounds)).map_err(|error| anyhow!("{error:#}"))?;
         let component = wit_component::ComponentEncoder::default().module(wasm)?.encode()?;
         let component = Component::new(&engine, component).map_err(|error| anyhow!("{error:#}"))?;
         let mut linker = Linker::new(&engine);
@@ -90,7 +99,7 @@ impl Instance {
 
 /// The engine's settings: the best for an instance per message that we have measured, and the same
 /// as those of Brolly's runtime, so that both run the same code in the same kind of slots.
-fn config() -> Config {
+fn config(bounds: Bounds) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(64)
         .total_core_instances(512)
@@ -107,6 +116,9 @@ fn config() -> Config {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config.epoch_interruption(true);
     config.concurrency_support(false);
+    if let Bounds::Explicit = bounds {
+        config.signals_based_traps(false).memory_guard_size(0).memory_reservation(256 << 20);
+    }
     config
 }
 

@@ -13,7 +13,7 @@ use brolly_runtime::{Config, Runtime};
 use bytes::Bytes;
 
 use crate::{
-    bare::Bare,
+    bare::{Bare, Bounds},
     report::{Goal, Row, by_turns},
 };
 
@@ -38,7 +38,7 @@ struct NoState;
 pub fn fresh() -> anyhow::Result<Vec<Row>> {
     let wasm = plugin()?;
     let ours = Ours::new(&wasm, Reuse::Fresh)?;
-    let bare = Bare::new(&wasm)?;
+    let bare = Bare::new(&wasm, Bounds::Explicit)?;
     same(&ours, &bare)?;
     let (mut values, mut baselines) = by_turns(
         RUNS,
@@ -57,7 +57,7 @@ pub fn fresh() -> anyhow::Result<Vec<Row>> {
 pub fn reused() -> anyhow::Result<Vec<Row>> {
     let wasm = plugin()?;
     let ours = Ours::new(&wasm, Reuse::Reuse)?;
-    let bare = Bare::new(&wasm)?;
+    let bare = Bare::new(&wasm, Bounds::GuardPages)?;
     same(&ours, &bare)?;
     let mut instance = bare.instance()?;
     let (mut values, mut baselines) =
