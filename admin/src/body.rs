@@ -1,6 +1,6 @@
 //! Request bodies: read whole, within a limit each and within the memory for all of them.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -10,8 +10,11 @@ use axum::{
 use brolly_core::Code;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use serde::de::DeserializeOwned;
-use serde_json::error::Category;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use serde_json::{Value, error::Category};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{Admin, problem::Problem};
@@ -108,6 +111,27 @@ pub(crate) fn json_problem(error: &serde_json::Error, otherwise: Code) -> Proble
     }
 }
 
+/// Whether a JSON text is a list. Serde takes one for a struct, its items by position; here nothing
+/// goes by position.
+pub(crate) fn is_list(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"[")
+}
+
+/// Understands a body that is a JSON object; `otherwise` is the code for one that says something else
+/// than is expected.
+fn object<T: DeserializeOwned>(body: &[u8], otherwise: Code) -> Result<T, Problem> {
+    if is_list(body) {
+        let checked = serde_json::from_slice::<IgnoredAny>(body);
+        checked.map_err(|error| json_problem(&error, otherwise))?;
+        return Err(list_for_object("the body", otherwise));
+    }
+    serde_json::from_slice(body).map_err(|error| json_problem(&error, otherwise))
+}
+
+fn list_for_object(place: &str, code: Code) -> Problem {
+    Problem::refused(code, format!("{place} is a list, where an object is expected"))
+}
+
 /// A JSON body that says what to do.
 pub(crate) struct Json<T>(pub T);
 
@@ -116,20 +140,48 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Json<T> {
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
         let body = admin.read_json(request).await?;
-        let parsed = serde_json::from_slice(&body.bytes);
-        parsed.map(Self).map_err(|error| json_problem(&error, Code::InvalidRequest))
+        object(&body.bytes, Code::InvalidRequest).map(Self)
     }
 }
 
 /// A JSON body that is a definition.
 pub(crate) struct Defined<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Admin> for Defined<T> {
+impl<T: DeserializeOwned + Serialize> FromRequest<Admin> for Defined<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
         let body = admin.read_json(request).await?;
-        let parsed = serde_json::from_slice(&body.bytes);
-        parsed.map(Self).map_err(|error| json_problem(&error, Code::InvalidDefinition))
+        let definition = object(&body.bytes, Code::InvalidDefinition)?;
+        let said = object(&body.bytes, Code::InvalidDefinition)?;
+        check_objects(&said, &definition)?;
+        Ok(Self(definition))
+    }
+}
+
+/// Checks that what a definition has as objects was said as objects, all the way down.
+pub(crate) fn check_objects<T: Serialize>(said: &Value, definition: &T) -> Result<(), Problem> {
+    match list_in_place_of_object(said, &serde_json::to_value(definition)?) {
+        Some(path) => Err(list_for_object(&path, Code::InvalidDefinition)),
+        None => Ok(()),
+    }
+}
+
+/// The path of a list that was understood as an object.
+fn list_in_place_of_object(said: &Value, understood: &Value) -> Option<String> {
+    let inner = |key: &dyn Display, said: &Value, understood: &Value| {
+        let rest = list_in_place_of_object(said, understood)?;
+        Some(if rest.is_empty() { key.to_string() } else { format!("{key}.{rest}") })
+    };
+    match (said, understood) {
+        (Value::Array(_), Value::Object(_)) => Some(String::new()),
+        (Value::Array(said), Value::Array(understood)) => {
+            let mut pairs = said.iter().zip(understood).enumerate();
+            pairs.find_map(|(number, (said, understood))| inner(&number, said, understood))
+        }
+        (Value::Object(said), Value::Object(understood)) => {
+            said.iter().find_map(|(key, said)| inner(key, said, understood.get(key)?))
+        }
+        _ => None,
     }
 }

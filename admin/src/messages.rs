@@ -279,7 +279,7 @@ struct Wanted {
     order: Direction,
     /// The most items: 1 to 1000, default 100.
     limit: Option<u32>,
-    /// What the part before answered as `next`.
+    /// What the part before answered as `next` or `last`.
     after: Option<String>,
 }
 
@@ -337,13 +337,29 @@ struct FoundMessage {
     deliveries: Vec<Standing>,
 }
 
+/// A part of what was found.
+#[derive(Debug, Serialize, ToSchema)]
+struct FoundMessages {
+    #[serde(flatten)]
+    found: Items<FoundMessage>,
+    /// The place of the last message that was looked at, whether it was found or not; what was given
+    /// as `after` if there was none to look at, null if there is no place at all.
+    last: Option<String>,
+}
+
 /// Looks for messages. A part may hold fewer items than asked for, even none, and still have a `next`.
+///
+/// To follow what comes, ask with `order=asc`, and give the `last` of each answer as `after` of the
+/// next call. Two things come later than their place: a message that a handler published may appear
+/// up to a moment after others with later places, so whoever must see every one goes back to a `last`
+/// that is some seconds old; and a message may come to match `status` or `subscription` when it is
+/// handled.
 #[utoipa::path(get, path = "/messages", tag = "messages", params(Wanted),
-    responses((status = 200, body = Items<FoundMessage>)))]
+    responses((status = 200, body = FoundMessages)))]
 async fn search_messages(
     State(admin): State<Admin>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Items<FoundMessage>>, Problem> {
+) -> Result<Json<FoundMessages>, Problem> {
     let (limit, after) = (page::limit(wanted.limit)?, page::number(wanted.after.as_deref())?);
     let ascending = matches!(wanted.order, Direction::Asc);
     let found = admin.handle.search(wanted.search()?, after, ascending, limit).await?;
@@ -362,5 +378,9 @@ async fn search_messages(
             })
             .collect(),
     });
-    Ok(Json(Items { items: items.collect(), next: found.next.map(|next| next.to_string()) }))
+    let place = |number: Option<u64>| number.map(|number| number.to_string());
+    Ok(Json(FoundMessages {
+        last: place(found.last),
+        found: Items { items: items.collect(), next: place(found.next) },
+    }))
 }

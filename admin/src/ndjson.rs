@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{problem::Problem, publish::BULK_MESSAGES};
+use crate::{body::is_list, problem::Problem, publish::BULK_MESSAGES};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +42,9 @@ pub(crate) fn parse(body: &[u8]) -> Result<Vec<NewMessage>, Problem> {
                 format!("line {}: {why}; nothing was published", number + 1),
             )
         };
+        if is_list(line) {
+            return Err(wrong("it is a list, where an object with a payload is expected".to_owned()));
+        }
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| wrong(reason(&error)))?;
         let message = NewMessage {
             id: line.id,

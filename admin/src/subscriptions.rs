@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Admin,
-    body::{Defined, json_problem},
+    body::{Defined, check_objects, json_problem},
     definitions::{self, Entity},
     etag,
     extract::{NameInPath, Query},
@@ -109,8 +109,10 @@ impl FromRequest<Admin> for Wanted {
         let state = fields.remove("state").map(StateWord::deserialize).transpose();
         let state =
             state.map_err(|error| Problem::refused(Code::InvalidDefinition, format!("state: {error}")))?;
-        let parsed = serde_json::from_value::<Subscription>(Value::Object(fields));
+        let said = Value::Object(fields);
+        let parsed = Subscription::deserialize(&said);
         let mut wanted = parsed.map_err(|error| json_problem(&error, Code::InvalidDefinition))?;
+        check_objects(&said, &wanted)?;
         if let Some(state) = state {
             let paused = matches!(state, StateWord::Paused);
             if wanted.paused.is_some_and(|said| said != paused) {

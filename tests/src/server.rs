@@ -311,7 +311,11 @@ impl Server {
 }
 
 /// The binary that was built along with the tests.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary() -> PathBuf {
     let deps = std::env::current_exe().expect("a test knows its own file");
     let built =
         deps.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join("brolly");

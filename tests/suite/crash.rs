@@ -6,6 +6,7 @@ use brolly_tests::{
     orders,
     server::{PATIENCE, Server},
 };
+use serde_json::json;
 use tokio::sync::watch;
 
 const KILLS: usize = 20;
@@ -66,4 +67,26 @@ async fn publish_all(batches: Vec<String>, mut addresses: watch::Receiver<(Strin
         }
     }
     retried
+}
+
+/// A publish that comes in the moment the host listens must find the routes that are stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_at_the_very_start_goes_to_its_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path()).await;
+    server.put("/topics/t", json!({})).await;
+    server.put("/queues/q", json!({})).await;
+    // The more routes there are, the longer the host takes to learn them.
+    for number in 0..100 {
+        let route = json!({"topic": "t", "queue": "q", "filter": format!("payload.n >= {}", -number)});
+        server.put(&format!("/routes/r{number}"), route).await;
+    }
+    for start in 0..15 {
+        assert_eq!(server.terminate().await, Some(0));
+        server = Server::start(dir.path()).await;
+        server.bulk("t", format!("{{\"id\":\"m{start}\",\"payload\":{{\"n\":1}}}}\n")).await.unwrap().ok();
+        let story = server.get(&format!("/messages/m{start}")).await;
+        assert_eq!(story["message"]["queues"], json!(["q"]), "start {start}: {story}");
+    }
+    assert_eq!(server.terminate().await, Some(0));
 }

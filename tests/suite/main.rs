@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod cli;
 mod crash;
 mod embedded;
 mod hostile;
@@ -9,4 +10,5 @@ mod house_rules;
 mod orders;
 mod story;
 mod swap;
+mod watching;
 mod wrong_requests;

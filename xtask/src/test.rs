@@ -47,7 +47,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// As [`run`].
 pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
     crate::plugins::run()?;
-    tree::run(tree::cargo().args(["build", "--package", "brolly"]))?;
+    // All at once: the binary alone would be built with fewer features of the same dependencies, and
+    // so would compile the largest of them twice.
+    tree::run(tree::cargo().args(["build", "--workspace", "--all-targets"]))?;
     let skips = tree::target("skipped-tests.txt");
     fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
     let mut summary = Summary::default();

@@ -91,7 +91,7 @@ async fn many_messages_keep_their_bytes_and_their_order() {
 async fn a_wrong_line_is_named_and_nothing_is_published() {
     let house = House::furnished().await;
     let long = format!(r#"{{"payload":1,"key":"{}"}}"#, "k".repeat(256));
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 12] = [
         ("{\"id\":\"x\"", &["line 2", "EOF", "column 9"]),
         ("no json", &["line 2", "column 2"]),
         ("{\"id\":\"x\"}", &["line 2", "missing field `payload`"]),
@@ -101,7 +101,9 @@ async fn a_wrong_line_is_named_and_nothing_is_published() {
         ("{\"payload\":1,\"payload\":2}", &["line 2", "duplicate field"]),
         ("{\"payload\":1,\"id\":\"\"}", &["line 2", "the id is empty"]),
         (&long, &["line 2", "the key has 256 bytes"]),
-        ("[1]", &["line 2"]),
+        ("[1]", &["line 2", "a list"]),
+        (r#" ["x", "k", {}, null, null, null, 1]"#, &["line 2", "a list"]),
+        ("7", &["line 2", "invalid type"]),
     ];
     for (line, words) in cases {
         let body = format!("{{\"id\":\"ok\",\"payload\":1}}\n{line}\n{{\"payload\":3}}");
@@ -174,5 +176,38 @@ async fn messages_are_found_by_what_is_known_of_them() {
     let item = house.get("/api/v1/messages?header=n:3:x").await.json()["items"][0].clone();
     assert_eq!((&item["topic"], &item["key"], &item["size_bytes"]), (&json!("t2"), &json!("k1"), &json!(2)));
     assert_eq!(item["deliveries"], json!([]));
+    house.close().await;
+}
+
+/// Whoever goes on from `last` sees every message once, and learns nothing from an empty answer but
+/// that there is nothing.
+#[tokio::test]
+async fn a_follower_goes_on_from_where_the_answer_before_came_to() {
+    let house = House::furnished().await;
+    let (mut place, mut seen) = (None::<String>, Vec::new());
+    let empty = house.get("/api/v1/messages?order=asc").await.expect(200).json();
+    assert_eq!(empty, json!({"items": [], "next": null, "last": null}));
+    for round in 0..3 {
+        for number in 0..3 {
+            let path = format!("/api/v1/topics/t/messages?id=m{round}{number}&key=k{number}");
+            house.post(&path, &[], "{}").await.expect(200);
+        }
+        let mut full = true;
+        while full {
+            let after = place.as_ref().map(|place| format!("&after={place}")).unwrap_or_default();
+            let path = format!("/api/v1/messages?order=asc&limit=2{after}");
+            let found = house.get(&path).await.expect(200).json();
+            seen.extend(found["items"].as_array().unwrap().iter().map(|item| item["id"].clone()));
+            full = !found["next"].is_null();
+            assert!(!full || found["next"] == found["last"], "{found}");
+            place = Some(found["last"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(seen, ["m00", "m01", "m02", "m10", "m11", "m12", "m20", "m21", "m22"]);
+    let place = place.unwrap();
+    let found = house.get(&format!("/api/v1/messages?order=asc&after={place}")).await.expect(200).json();
+    assert_eq!(found, json!({"items": [], "next": null, "last": place}));
+    let nothing = house.get("/api/v1/messages?order=asc&key=none").await.expect(200).json();
+    assert_eq!((&nothing["items"], &nothing["last"]), (&json!([]), &json!(place)), "all were looked at");
     house.close().await;
 }

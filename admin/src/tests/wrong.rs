@@ -1,7 +1,7 @@
 //! Whatever is wrong with a request, the answer is a problem that says so.
 
 use axum::body::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::house::House;
 
@@ -103,6 +103,7 @@ async fn bodies() {
             assert!(detail.contains(word), "{body}: {detail}");
         }
     }
+    lists_for_objects(&house).await;
     let mut broad = House::subscription();
     broad["workers"] = json!(0);
     broad["limits"] = json!({"time_ms": 1});
@@ -115,6 +116,37 @@ async fn bodies() {
     assert!(detail.contains("application/json"), "{detail}");
     house.get("/api/v1/topics/x").await.problem(404, "not-found");
     house.close().await;
+}
+
+/// Serde would take a list for an object, by position.
+async fn lists_for_objects(house: &House) {
+    let digest = House::subscription()["version"].clone();
+    let nested = |field: &str, value: Value| {
+        let mut body = House::subscription();
+        body[field] = value;
+        body
+    };
+    let cases = [
+        ("PUT", "topics/x", json!(["embedded", "a description", []]), 422, "the body"),
+        ("PUT", "topics/x", json!([]), 422, "the body"),
+        ("PUT", "topics/x", json!({"owners": ["ops", ["Ann", "ann@example.com", null]]}), 422, "owners.1"),
+        ("PUT", "queues/x", json!(["embedded", "", [], {}]), 422, "the body"),
+        ("PUT", "queues/x", json!({"retention": [10, 1000, null]}), 422, "retention"),
+        ("PUT", "routes/x", json!(["t", "q", "#", null, ""]), 422, "the body"),
+        ("PUT", "subscriptions/x", json!(["q", "p", digest, 1]), 422, "the body"),
+        ("PUT", "subscriptions/x", nested("retry", json!([5, 200, 60_000])), 422, "retry"),
+        ("POST", "tokens", json!(["x", "viewer"]), 400, "the body"),
+        ("POST", "subscriptions/s/dead-letters/replay", json!([null, true, null, null]), 400, "the body"),
+    ];
+    for (method, place, body, status, word) in cases {
+        let code = if status == 422 { "invalid-definition" } else { "invalid-request" };
+        let answer = house.json(method, &format!("/api/v1/{place}"), body.clone()).await;
+        let detail = answer.problem(status, code);
+        assert!(detail.contains(word) && detail.contains("a list"), "{place} {body}: {detail}");
+    }
+    for nowhere in ["topics/x", "queues/x", "routes/x", "subscriptions/x"] {
+        house.get(&format!("/api/v1/{nowhere}")).await.problem(404, "not-found");
+    }
 }
 
 #[tokio::test]

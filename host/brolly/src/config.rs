@@ -36,6 +36,7 @@ Settings, as they stand in the TOML file (times in milliseconds):
   [history]   keep_ms = 604800000       how long messages, their history and their ids are kept
   [admin]     connections = 1024        requests = 512        body_memory_mib = 512
               read_ms = 30000           change_ms = 3600000   body_idle_ms = 30000
+              idle_ms = 60000           how long a connection may be open without a whole request head
               drain_ms = 10000          how long requests may take to finish at a stop
   [log]       format = \"text\" | \"json\"  filter = \"info\"
   [drain]     max_ms = 25000            how long handlers may take to finish at a stop
@@ -171,6 +172,7 @@ fn admin(settings: &mut Settings) -> brolly_admin::Config {
     let mut admin = brolly_admin::Config::default();
     let longest = 24 * 60 * 60 * 1000;
     admin.connections = settings.range("admin.connections", admin.connections, 1..=1_000_000);
+    admin.idle_ms = settings.range("admin.idle_ms", admin.idle_ms, 100..=longest);
     admin.requests = settings.range("admin.requests", admin.requests, 1..=100_000);
     // The largest body, of a bulk publish, is given all that there is.
     admin.body_memory_mib = settings.range("admin.body_memory_mib", admin.body_memory_mib, 16..=1 << 20);
@@ -409,7 +411,8 @@ mod tests {
         assert_eq!(format!("{read:?}"), format!("{defaults:?}"));
         for key in settings.known {
             let name = key.rsplit('.').next().unwrap();
-            assert!(file.contains(&format!("{name} = ")), "{key} is missing in the help");
+            let shown = file.lines().any(|line| line.starts_with(&format!("{name} = ")));
+            assert!(shown, "{key} is missing in the help");
         }
     }
 
@@ -420,11 +423,13 @@ mod tests {
             ("BROLLY_LISTEN", "127.0.0.1:2"),
             ("BROLLY_DATA_DIR", "123"),
             ("BROLLY_STORE__CACHE_BYTES", "3000000"),
+            ("BROLLY_ADMIN__IDLE_MS", "1500"),
         ];
         let config = load(file, &environment, Some("127.0.0.1:3")).unwrap();
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.data_dir, Path::new("123"));
         assert_eq!(config.store.cache_bytes, 3_000_000);
+        assert_eq!((config.admin.idle_ms, config.admin.body_idle_ms), (1_500, 30_000));
         assert_eq!(config.log.format, LogFormat::Json);
     }
 

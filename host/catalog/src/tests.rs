@@ -206,3 +206,30 @@ async fn tokens_are_kept_hashed_and_the_last_admin_stays() {
         assert!(!text.contains(&viewer), "a secret lies in the store: {text}");
     }
 }
+
+#[tokio::test]
+async fn a_secret_is_adopted_if_it_is_a_whole_one() {
+    let bench = open();
+    let secret = Token::new_secret().unwrap();
+    assert_ne!(secret, Token::new_secret().unwrap());
+    let digits = secret.strip_prefix("brolly_").unwrap();
+    for wrong in [
+        String::new(),
+        "brolly_".to_owned(),
+        digits.to_owned(),
+        secret[..70].to_owned(),
+        format!("{secret}0"),
+        format!("{}g", &secret[..70]),
+        format!("{secret}\n"),
+        format!("Brolly_{digits}"),
+    ] {
+        let refused = bench.catalog.adopt_token(&name("first"), Role::Admin, &wrong).await.unwrap_err();
+        assert_eq!(code(&refused), Code::InvalidDefinition, "{wrong:?}");
+        assert!(wrong.is_empty() || wrong == "brolly_" || !refused.to_string().contains(&wrong), "{refused}");
+    }
+    assert!(bench.catalog.snapshot().tokens.is_empty());
+    bench.catalog.adopt_token(&name("first"), Role::Operator, &secret).await.unwrap();
+    assert_eq!(bench.catalog.authenticate(&secret), Some((name("first"), Role::Operator)));
+    let again = bench.catalog.adopt_token(&name("first"), Role::Admin, &Token::new_secret().unwrap()).await;
+    assert_eq!(code(&again.unwrap_err()), Code::Changed, "nobody takes over a name");
+}

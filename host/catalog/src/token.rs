@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use brolly_core::Name;
+use brolly_core::{Code, Name, Refusal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
@@ -32,18 +32,59 @@ pub struct Token {
     pub sha256: String,
 }
 
+impl Token {
+    /// What every secret begins with, so that people and scanners know one when they see it.
+    const PREFIX: &str = "brolly_";
+    /// Random bytes of a secret, which has two hexadecimal digits for each.
+    const RANDOM_BYTES: usize = 32;
+
+    /// Makes a secret that nobody can guess. It is a token once a catalog has adopted it.
+    ///
+    /// # Errors
+    /// [`Error::Random`] when the system has no randomness.
+    pub fn new_secret() -> Result<String, Error> {
+        let mut random = [0_u8; Self::RANDOM_BYTES];
+        getrandom::fill(&mut random).map_err(|error| Error::Random(error.to_string()))?;
+        Ok(format!("{}{}", Self::PREFIX, hex(&random)))
+    }
+
+    /// Whether a text has the form of a secret, whole.
+    #[must_use]
+    pub fn is_secret(text: &str) -> bool {
+        text.strip_prefix(Self::PREFIX).is_some_and(|random| {
+            random.len() == 2 * Self::RANDOM_BYTES && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    }
+}
+
 impl Catalog {
     /// Makes a token and answers with it, for the only time.
     ///
     /// # Errors
-    /// [`brolly_core::Code::Changed`] when the name is taken.
+    /// [`Code::Changed`] when the name is taken.
     pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
-        let mut random = [0_u8; 32];
-        getrandom::fill(&mut random).map_err(|error| Error::Random(error.to_string()))?;
-        let secret = format!("brolly_{}", hex(&random));
-        let token = Token { role, sha256: sha256(&secret) };
-        self.put(name, token, Precondition::Absent).await?;
+        let secret = Token::new_secret()?;
+        self.adopt_token(name, role, &secret).await?;
         Ok(secret)
+    }
+
+    /// Takes a secret from [`Token::new_secret`] that its owner has already as a new token.
+    ///
+    /// # Errors
+    /// [`Code::InvalidDefinition`] when it has not the form of one; [`Code::Changed`] when the name is
+    /// taken.
+    pub async fn adopt_token(&self, name: &Name, role: Role, secret: &str) -> Result<(), Error> {
+        if !Token::is_secret(secret) {
+            // Whatever it is, it may be somebody's secret: it is not repeated.
+            let detail = format!(
+                "the secret of the token {name} is not of the form {} and {} hexadecimal digits",
+                Token::PREFIX,
+                2 * Token::RANDOM_BYTES
+            );
+            return Err(Refusal::new(Code::InvalidDefinition, detail).into());
+        }
+        self.put(name, Token { role, sha256: sha256(secret) }, Precondition::Absent).await?;
+        Ok(())
     }
 
     /// Who a token belongs to; none if it is not known.

@@ -60,6 +60,15 @@ impl Dispatch {
         self.handle.clone()
     }
 
+    /// Tells the broker its queues and routes. To be called before anything can be published: until
+    /// then the broker refuses it.
+    ///
+    /// # Errors
+    /// When the broker cannot be configured.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.handle.configure_broker().await
+    }
+
     /// Runs every subscription that is wanted until it is told to stop; comes back when each has
     /// finished what it had in hand.
     ///

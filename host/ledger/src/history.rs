@@ -66,6 +66,9 @@ pub struct Found {
     pub items: Vec<(StoredMessage, Vec<(Name, Status)>)>,
     /// Where to go on; none at the end. A part may hold fewer messages than asked for, and still go on.
     pub next: Option<u64>,
+    /// The last message looked at, whether it was found or not; the cursor itself if there was none
+    /// to look at. Whoever follows the messages goes on from here.
+    pub last: Option<u64>,
 }
 
 impl Ledger {
@@ -139,9 +142,10 @@ impl Ledger {
         limit: usize,
     ) -> Result<Found, Error> {
         let listing = if ascending { self.messages.oldest(cursor) } else { self.messages.newest(cursor) };
-        let mut found = Found::default();
+        let mut found = Found { last: cursor, ..Found::default() };
         for (looked, item) in listing.enumerate() {
             let (seq, stored) = item?;
+            found.last = Some(seq);
             if matches_envelope(search, &stored) {
                 let statuses = self.statuses(seq)?;
                 if matches_deliveries(search, &statuses) {

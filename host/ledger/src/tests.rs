@@ -372,4 +372,11 @@ async fn search_finds_by_envelope_and_by_what_became_of_it() {
     let rest = bench.ledger.search(&Search::default(), first.next, true, 2).unwrap();
     assert_eq!(rest.items.len(), 1);
     assert!(rest.next.is_none());
+    assert_eq!(first.next, first.last);
+    assert!(rest.last > first.last);
+    let none = bench.ledger.search(&Search::default(), rest.last, true, 2).unwrap();
+    assert_eq!((none.items.len(), none.next, none.last), (0, None, rest.last));
+    let other = Search { key: Some("other".into()), ..Search::default() };
+    assert_eq!(bench.ledger.search(&other, None, true, 10).unwrap().last, rest.last, "all were looked at");
+    assert_eq!(bench.ledger.search(&other, None, false, 10).unwrap().last, Some(1), "down to the first");
 }

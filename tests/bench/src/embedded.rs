@@ -178,7 +178,7 @@ fn rows_of(round: usize, i: usize) -> Rows {
 const MESSAGE_ROW: usize = 36;
 const QUEUE_ROW: usize = 15;
 const DELIVERY_ROW: usize = 54;
-const STATE_ROW: usize = 76;
+const STATE_ROW: usize = 68;
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ mod timer;
 
 use std::{collections::HashMap, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use brolly_core::{
     Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Message, Name, NewMessage, Origin,
@@ -69,7 +69,9 @@ struct Inner {
     store: Store,
     messages: Messages,
     clock: Arc<dyn Clock>,
-    router: ArcSwap<Router>,
+    /// None until the first [`Broker::configure`]. INVARIANT: nothing is accepted before: a message
+    /// that is routed without the routes would be durable and in no queue, for ever.
+    router: ArcSwapOption<Router>,
     queues: RwLock<HashMap<Name, Arc<QueueIndex>>>,
     publishing: Publishing,
     admission: Arc<Semaphore>,
@@ -97,7 +99,7 @@ impl Embedded {
                 store,
                 messages,
                 clock,
-                router: ArcSwap::default(),
+                router: ArcSwapOption::empty(),
                 queues: RwLock::new(queues),
                 publishing: Publishing::default(),
                 admission,
@@ -124,6 +126,13 @@ impl Inner {
         queues.get(name).cloned().ok_or_else(|| Refusal::not_found("queue", name.as_str()).into())
     }
 
+    /// The routes as they are wanted now.
+    fn routes(&self) -> Result<Arc<Router>, BrokerError> {
+        let not_yet =
+            || Refusal::new(Code::Unavailable, "the host is starting and does not know its routes yet");
+        Ok(self.router.load_full().ok_or_else(not_yet)?)
+    }
+
     /// Moves what is due to ready; answers when the queue's next delivery is due.
     fn release_due(&self, queue: &Name, now: brolly_core::Timestamp) -> Option<brolly_core::Timestamp> {
         self.queue(queue).ok().and_then(|queue| queue.release_due(now))
@@ -141,7 +150,7 @@ impl Broker for Embedded {
             index.set_retention(queue.retention);
         }
         drop(queues);
-        self.inner.router.store(wanted.router);
+        self.inner.router.store(Some(wanted.router));
         Ok(())
     }
 

@@ -78,7 +78,7 @@ fn accept(
     permit: OwnedSemaphorePermit,
     durable: oneshot::Sender<()>,
 ) -> Result<Vec<Accepted>, BrokerError> {
-    let router = inner.router.load_full();
+    let router = inner.routes()?;
     let mut routed = Vec::with_capacity(messages.len());
     for (number, message) in messages.into_iter().enumerate() {
         message.check().map_err(|refusal| in_message(number, refusal))?;
@@ -122,7 +122,7 @@ pub(crate) fn stage_outgoing(
         return Ok(Vec::new());
     }
     inner.disk.check()?;
-    let router = inner.router.load_full();
+    let router = inner.routes()?;
     let mut routed = Vec::with_capacity(outgoing.len());
     for outgoing in outgoing {
         let message = outgoing.message.clone();

@@ -124,3 +124,20 @@ async fn a_publisher_that_gives_up_waiting_does_not_strand_its_message() {
     tokio::time::timeout(std::time::Duration::from_secs(10), source.ready()).await.unwrap().unwrap();
     assert!(source.take().unwrap().is_some());
 }
+
+/// As between the opening of the store and the first look at the definitions.
+#[tokio::test]
+async fn nothing_is_accepted_before_the_routes_are_known() {
+    let bench = open(10).await;
+    let broker =
+        Embedded::open(bench.store.clone(), bench.messages.clone(), Arc::new(SystemClock), Config::default())
+            .unwrap();
+    let message = NewMessage { id: Some("early".into()), ..NewMessage::default() };
+    match broker.publish(&name("t"), vec![message]).await {
+        Err(BrokerError::Refused(refusal)) => assert_eq!(refusal.code, Code::Unavailable),
+        other => panic!("{other:?}"),
+    }
+    let origin = Origin { record: 7, subscription: name("s") };
+    assert!(broker.stage_publish(&[outgoing("early")], &origin, &mut Commit::default()).is_err());
+    assert!(bench.messages.find(&name("t"), "early").unwrap().is_none());
+}

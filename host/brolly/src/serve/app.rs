@@ -82,6 +82,8 @@ impl App {
         })
         .await?;
         let Opened { store, catalog, embedded, dispatch } = opened?;
+        // Before a request can come: what is published must find its routes.
+        dispatch.prepare().await?;
         let new_token = first_token::ensure(&catalog, &config.token_file()).await?;
         let announcement = announcement(&config, address, new_token.as_deref())?;
 

@@ -10,10 +10,9 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail};
-use brolly_catalog::{Catalog, Precondition, Role, Token};
+use anyhow::Context;
+use brolly_catalog::{Catalog, Role, Token};
 use brolly_core::Name;
-use sha2::{Digest, Sha256};
 
 const NAME: &str = "admin";
 
@@ -28,16 +27,12 @@ pub async fn ensure(catalog: &Catalog, file: &Path) -> anyhow::Result<Option<Str
     let secret = match left_behind(file)? {
         Some(secret) => secret,
         None => {
-            let secret = generate()?;
+            let secret = Token::new_secret()?;
             write_synced(file, &secret).with_context(|| format!("writing {}", file.display()))?;
             secret
         }
     };
-    let token = Token { role: Role::Admin, sha256: hex(&Sha256::digest(secret.as_bytes())) };
-    catalog.put(&Name::new(NAME)?, token, Precondition::Absent).await?;
-    if catalog.authenticate(&secret).is_none() {
-        bail!("the new admin token is not accepted by the catalog");
-    }
+    catalog.adopt_token(&Name::new(NAME)?, Role::Admin, &secret).await?;
     Ok(Some(secret))
 }
 
@@ -49,19 +44,7 @@ fn left_behind(file: &Path) -> anyhow::Result<Option<String>> {
         Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
     };
     let secret = text.trim();
-    let random = secret.strip_prefix("brolly_").unwrap_or_default();
-    let whole = random.len() == 64 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    Ok(whole.then(|| secret.to_owned()))
-}
-
-fn generate() -> anyhow::Result<String> {
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness for a token: {error}"))?;
-    Ok(format!("brolly_{}", hex(&random)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(Token::is_secret(secret).then(|| secret.to_owned()))
 }
 
 /// Writes beside the target, with mode 0600 from the start, and renames: a crash leaves the whole
@@ -99,7 +82,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("admin.token");
         // As a crash between the file and the catalog leaves it.
-        let interrupted = generate().unwrap();
+        let interrupted = Token::new_secret().unwrap();
         write_synced(&file, &interrupted).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
