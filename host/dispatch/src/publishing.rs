@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use brolly_catalog::{Catalog, Precondition};
-use brolly_core::{Accepted, Broker, Code, Commit, Name, Outgoing, Topic, defaults};
+use brolly_core::{Accepted, Broker, Code, Commit, Name, Outgoing, Refusal, Topic, defaults};
 use brolly_ledger::{Begun, Ledger};
 
 use crate::Error;
+
+/// With so many topics none is made for a handler any more: a plugin that makes up names must not
+/// fill the catalog. An operator still can.
+const MAX_TOPICS: usize = 10_000;
 
 /// Adds what handlers publish to the commits of their outcomes.
 #[derive(Clone)]
@@ -20,9 +24,16 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Makes topics that a handler publishes to and nobody defined, so that the message has a place
     /// to be seen and routed from. An empty topic is all that stays if the outcome is lost after.
+    ///
+    /// Refused with [`Code::Unavailable`] where there are [`MAX_TOPICS`] already.
     pub(crate) fn ensure_topics(&self, subscription: &Name, outgoing: &[Outgoing]) -> Result<(), Error> {
         let snapshot = self.catalog.snapshot();
         for outgoing in outgoing.iter().filter(|outgoing| !snapshot.topics.contains_key(&outgoing.topic)) {
+            if snapshot.topics.len() >= MAX_TOPICS {
+                let detail =
+                    format!("there is no topic {}, and there are {MAX_TOPICS} already", outgoing.topic);
+                return Err(Refusal::new(Code::Unavailable, detail).into());
+            }
             let topic = Topic {
                 broker: defaults::broker(),
                 description: format!("first published to by the subscription {subscription}"),

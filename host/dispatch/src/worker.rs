@@ -110,7 +110,10 @@ impl Worker {
         mut attempt: Attempt,
     ) -> Result<Finish, Error> {
         if attempt.decision == Decision::Ack {
-            self.publisher.ensure_topics(&self.name, &attempt.handled.effects.publish)?;
+            match self.publisher.ensure_topics(&self.name, &attempt.handled.effects.publish) {
+                Err(Error::Refused(refusal)) => attempt.release(&refusal, begun, plan),
+                ensured => ensured?,
+            }
         }
         loop {
             let finished = attempt.finished(plan);

@@ -56,8 +56,9 @@ struct Row {
 pub struct DeadLetters {
     counts: RwLock<HashMap<Name, Arc<AtomicU64>>>,
     /// INVARIANT: held by whoever replays or deletes, from reading a row until its removal is
-    /// durable, so that a dead letter is replayed once however often it is asked for.
-    desk: Mutex<()>,
+    /// durable, so that a dead letter is replayed once however often it is asked for; and by the
+    /// sweep of the history, so that no message moves from here to a queue while it looks.
+    pub(crate) desk: Mutex<()>,
 }
 
 impl DeadLetters {
@@ -169,9 +170,11 @@ impl Ledger {
         mut stage: impl FnMut(u64, &Message, &mut Commit) -> Result<(), E>,
     ) -> Result<Vec<u64>, E> {
         self.remove(queue, seqs, |seq, row, commit| {
-            row.counted = 0;
-            row.replays += 1;
-            row.status = Status::Waiting;
+            if let Some(row) = row {
+                row.counted = 0;
+                row.replays += 1;
+                row.status = Status::Waiting;
+            }
             let stored = self.messages.load(seq).map_err(Error::from)?;
             let Some(stored) = stored else {
                 return Err(Error::from(Refusal::new(
@@ -191,7 +194,9 @@ impl Ledger {
     /// A failing store.
     pub async fn discard(&self, queue: &Name, seqs: &[u64]) -> Result<Vec<u64>, Error> {
         self.remove(queue, seqs, |_, row, _| {
-            row.status = Status::Discarded;
+            if let Some(row) = row {
+                row.status = Status::Discarded;
+            }
             Ok(())
         })
         .await
@@ -201,7 +206,7 @@ impl Ledger {
         &self,
         queue: &Name,
         seqs: &[u64],
-        mut change: impl FnMut(u64, &mut DeliveryRow, &mut Commit) -> Result<(), E>,
+        mut change: impl FnMut(u64, Option<&mut DeliveryRow>, &mut Commit) -> Result<(), E>,
     ) -> Result<Vec<u64>, E> {
         let _desk = self.dead_letters.desk.lock().await;
         let mut missing = Vec::new();
@@ -214,8 +219,9 @@ impl Ledger {
             };
             let letter = dead_letter(&key, &value)?;
             let mut commit = Commit::default();
-            if let Some(mut row) = deliveries::read(&self.store, seq, &letter.subscription)? {
-                change(seq, &mut row, &mut commit)?;
+            let mut row = deliveries::read(&self.store, seq, &letter.subscription)?;
+            change(seq, row.as_mut(), &mut commit)?;
+            if let Some(row) = row {
                 commit.put(keys::delivery(seq, &letter.subscription), deliveries::encode(&row)?);
             }
             commit.delete(key);

@@ -26,6 +26,10 @@ impl Ledger {
     /// When the store cannot be read.
     pub fn sweep(&self, cutoff: Timestamp, after: Option<u64>) -> Result<Swept, Error> {
         let mut swept = Swept::default();
+        let Ok(_desk) = self.dead_letters.desk.try_lock() else {
+            // Someone replays; the next sweep is soon.
+            return Ok(Swept { removed: 0, next: after });
+        };
         for (looked, item) in self.messages.oldest(after).without_payloads().enumerate() {
             let (seq, stored) = item?;
             if stored.message.published_at >= cutoff {
@@ -48,6 +52,8 @@ impl Ledger {
         Ok(swept)
     }
 
+    /// First the queue, then the dead letters: while the desk is held, that is the only way a message
+    /// can move, so it is seen in one of the two.
     fn is_needed(&self, seq: u64, stored: &StoredMessage) -> Result<bool, Error> {
         for queue in &stored.routed {
             let waits = self.store.get(&keys::queue_entry(queue, seq))?.is_some();
