@@ -2,8 +2,8 @@
 //! through which the admin sees and changes everything.
 //!
 //! Knows the ledger and the catalog, and brokers, handlers and plugins only through their ports.
-//! [`worker`] is the life of a message; [`controller`] keeps one subscription running as it is
-//! wanted; [`supervisor`] has a controller for each that is wanted.
+//! `worker.rs` is the life of a message; `controller.rs` keeps one subscription running as it is
+//! wanted; `supervisor.rs` has a controller for each that is wanted.
 
 mod controller;
 mod dead_letters;
