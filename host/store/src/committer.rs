@@ -1,12 +1,22 @@
 //! Group commit: the one thread that writes. Called by `store`, which hands it commits; it hands
-//! them to the engine, flushes, and runs what was to follow. Knows nothing of tables.
+//! them to the engine, flushes, and has a second thread run what was to follow, in order, while it
+//! goes on with the next ones. Knows nothing of tables.
 //!
 //! Whatever is queued when the thread comes round shares a flush, so a lone commit waits for
 //! nobody and a crowd pays once. No timer is involved.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
 
-use brolly_core::{Commit, Write};
+use brolly_core::{Afterwards, Commit, Write};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
@@ -23,6 +33,9 @@ const BATCH_OPERATIONS: usize = 200;
 /// the first of them waits. More made nothing faster: writing the batches, not syncing them, is
 /// what takes the time, and sled already syncs one batch while the next one is applied.
 const ROUND_OPERATIONS: usize = 1_024;
+
+/// Rounds that may be durable and wait for their actions to run; then the committer waits too.
+const ROUNDS_AHEAD: usize = 64;
 
 /// Commits on their way to the thread.
 ///
@@ -49,7 +62,21 @@ pub(crate) enum Stop {
     Abandoned,
 }
 
+thread_local! {
+    /// The queue that this thread serves, by its address.
+    static SERVED: Cell<usize> = const { Cell::new(0) };
+}
+
 impl Queue {
+    /// Whether the calling thread is one of the two that serve this queue, and so cannot wait for them.
+    pub(crate) fn is_served_here(&self) -> bool {
+        SERVED.get() == std::ptr::from_ref(self).addr()
+    }
+
+    fn serve_here(&self) {
+        SERVED.set(std::ptr::from_ref(self).addr());
+    }
+
     /// Queues a commit; after a stop it is dropped, and its actions with it.
     pub(crate) fn push(&self, commit: Commit) {
         let refused = {
@@ -118,39 +145,82 @@ pub(crate) struct Committer {
 struct Round {
     batch: Vec<Write>,
     operations: usize,
-    afterwards: VecDeque<Box<dyn FnOnce() + Send>>,
+    afterwards: Actions,
     commits: u64,
 }
 
+/// What follows a round, in the order of its commits.
+type Actions = VecDeque<Afterwards>;
+
 impl Committer {
-    /// Runs until the queue is stopped or the engine fails. A failure is for good: sled cannot say
-    /// what of a failed flush reached the disk, so nothing may be answered after it.
+    /// Runs until the queue is stopped or the engine fails, and every action that may run has run.
     pub(crate) fn run(self) {
+        let (durable, rounds) = sync_channel(ROUNDS_AHEAD);
+        thread::scope(|scope| {
+            let follow = thread::Builder::new().name("brolly-afterwards".to_owned());
+            match follow.spawn_scoped(scope, || self.follow(rounds)) {
+                Ok(_) => self.commit_all(durable),
+                Err(error) => self.fail(format!("no thread for what follows a commit: {error}")),
+            }
+        });
+    }
+
+    /// A failure is for good: sled cannot say what of a failed flush reached the disk, so nothing may
+    /// be answered after it.
+    fn commit_all(&self, durable: SyncSender<Actions>) {
+        self.queue.serve_here();
         while let Some(commits) = self.queue.take() {
             let mut commits = commits.into_iter();
             let mut round = Round::default();
-            let write = || self.write_all(&mut commits, &mut round);
+            let write = || self.write_all(&mut commits, &mut round, &durable);
             let written = std::panic::catch_unwind(AssertUnwindSafe(write))
                 .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
             if let Err(reason) = written {
-                tracing::error!(%reason, "the store has failed; nothing more becomes durable");
-                // Said before the commits are dropped, so that those who wait for them learn why.
-                self.failure.send_replace(Some(reason));
-                self.queue.stop(Stop::Abandoned);
+                // Before the commits are dropped, so that those who wait for them learn why.
+                self.fail(reason);
                 return;
             }
         }
     }
 
+    /// Runs the actions of durable rounds. One that panics fails the store: nobody knows what it left
+    /// undone, so none after it may run.
+    fn follow(&self, rounds: Receiver<Actions>) {
+        self.queue.serve_here();
+        let mut failed = false;
+        for mut round in rounds {
+            let run = || {
+                while let Some(action) = round.pop_front() {
+                    action();
+                }
+            };
+            if !failed && let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(run)) {
+                failed = true;
+                self.fail(format!("panic: {}", panic_text(&*panic)));
+            }
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        tracing::error!(%reason, "the store has failed; nothing more becomes durable");
+        self.failure.send_replace(Some(reason));
+        self.queue.stop(Stop::Abandoned);
+    }
+
     /// Makes commits durable, and with them what is queued while they are applied, up to one round:
     /// the busier the store, the more commits share a flush.
-    fn write_all(&self, commits: &mut std::vec::IntoIter<Commit>, round: &mut Round) -> Result<(), String> {
+    fn write_all(
+        &self,
+        commits: &mut std::vec::IntoIter<Commit>,
+        round: &mut Round,
+        durable: &SyncSender<Actions>,
+    ) -> Result<(), String> {
         loop {
-            self.write(commits, round)?;
+            self.write(commits, round, durable)?;
             self.apply(round)?;
             let more = self.queue.try_take();
             if more.is_empty() {
-                return self.finish(round);
+                return self.finish(round, durable);
             }
             *commits = more.into_iter();
         }
@@ -158,12 +228,17 @@ impl Committer {
 
     /// INVARIANT: whatever fails, the actions that did not run are still in `commits` or `round`, so
     /// that they are dropped only after the failure is known.
-    fn write(&self, commits: &mut std::vec::IntoIter<Commit>, round: &mut Round) -> Result<(), String> {
+    fn write(
+        &self,
+        commits: &mut std::vec::IntoIter<Commit>,
+        round: &mut Round,
+        durable: &SyncSender<Actions>,
+    ) -> Result<(), String> {
         while let Some(next) = commits.as_slice().first() {
             check_sizes(next.writes()).map_err(|error| error.to_string())?;
             let operations = next.writes().len();
             if round.operations > 0 && round.operations + operations > ROUND_OPERATIONS {
-                self.finish(round)?;
+                self.finish(round, durable)?;
             }
             if !round.batch.is_empty() && round.batch.len() + operations > BATCH_OPERATIONS {
                 self.apply(round)?;
@@ -186,16 +261,15 @@ impl Committer {
         self.engine.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
     }
 
-    fn finish(&self, round: &mut Round) -> Result<(), String> {
+    fn finish(&self, round: &mut Round, durable: &SyncSender<Actions>) -> Result<(), String> {
         self.apply(round)?;
         if round.operations > 0 {
             self.engine.flush().map_err(|reason| format!("syncing failed: {reason}"))?;
         }
         self.counters.count(round.commits, round.operations);
         (round.operations, round.commits) = (0, 0);
-        while let Some(action) = round.afterwards.pop_front() {
-            action();
-        }
+        // The other thread ends only after this one.
+        let _ = durable.send(std::mem::take(&mut round.afterwards));
         Ok(())
     }
 }

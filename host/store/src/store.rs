@@ -278,7 +278,7 @@ impl Shared {
         self.queue.stop(stop);
         let mut thread = self.thread.lock();
         let Some(committer) = thread.take() else { return };
-        if committer.thread().id() == std::thread::current().id() {
+        if self.queue.is_served_here() {
             // The last clone was dropped by what follows a commit; the thread ends by itself.
             return;
         }
