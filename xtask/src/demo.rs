@@ -72,6 +72,8 @@ impl<'a> Demo<'a> {
     fn serve(folder: PathBuf, listen: &str, signals: &'a Signals) -> anyhow::Result<Self> {
         let mut command = Command::new(tree::binary("brolly"));
         command.args(["serve", "--data-dir"]).arg(folder.join("data")).args(["--listen", listen]);
+        // A line for every request would push what to try off the screen.
+        command.env("BROLLY_LOG__FILTER", "info,brolly_admin::auth=warn");
         eprintln!("> {}", tree::show(&command));
         let server = signals.spawn(&mut command)?;
         let mut demo = Demo { folder, url: format!("http://{listen}"), signals, server };
