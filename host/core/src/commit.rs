@@ -44,7 +44,7 @@ impl Commit {
     }
 
     /// Adds something that happens once, after the rows are durable, in the order of the commits.
-    /// It runs on the store's own thread: it must be short and must not block. It never runs if
+    /// It runs on a thread of the store's: it must be short and must not block. It never runs if
     /// the commit fails.
     pub fn then(&mut self, action: impl FnOnce() + Send + 'static) {
         self.afterwards.push(Box::new(action));
