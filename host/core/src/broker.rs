@@ -1,19 +1,52 @@
 //! The port to a system that keeps messages. Each adapter maps these words to its system's own.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
-    Commit, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal, Router, Settlement,
-    Timestamp,
+    BrokerDefinition, Commit, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal, Route,
+    Router, Settlement, Timestamp, Topic,
 };
 
-/// A connection to a system that keeps messages.
+/// Makes brokers of the kinds that a host knows.
+pub trait Brokers: Send + Sync + 'static {
+    /// Checks a definition without connecting anywhere.
+    ///
+    /// # Errors
+    /// [`crate::Code::InvalidDefinition`] or [`crate::Code::Unsupported`], with all mistakes.
+    fn check(&self, definition: &BrokerDefinition) -> Result<(), Refusal>;
+
+    /// Makes the broker. It connects by itself, while [`Broker::run`] runs.
+    ///
+    /// # Errors
+    /// As [`Brokers::check`]; [`BrokerError::Failed`] when the host's own store cannot be read.
+    fn open(&self, name: &Name, definition: &BrokerDefinition) -> Result<Arc<dyn Broker>, BrokerError>;
+}
+
+/// A system that keeps messages, and the way to it.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
+    /// Does what time brings (reconnecting, what is due) until [`Broker::close`] has done its work.
+    async fn run(&self);
+
+    /// Settles what is still to be settled, within seconds, and disconnects. Sources that are open
+    /// fail from now on.
+    async fn close(&self);
+
+    /// How it is doing.
+    fn health(&self) -> Health;
+
+    /// Why a topic or queue is not as it is wanted on this broker, if it is not.
+    fn trouble(&self, thing: Thing<'_>) -> Option<String>;
+
+    /// Checks, before a definition is saved, that this broker can honour it. A broker that cannot be
+    /// reached says nothing against it.
+    async fn admit(&self, name: &Name, proposal: Proposal<'_>) -> Result<(), BrokerError>;
+
     /// Makes the queues and routes of this broker what they are wanted to be. Called with every
-    /// change; queues that are no longer named keep their messages until they are deleted.
+    /// change; queues that are no longer named keep their messages until they are deleted. What
+    /// cannot be done for one of them shows as its [`Broker::trouble`] and is tried again.
     async fn configure(&self, wanted: Publication) -> Result<(), BrokerError>;
 
     /// Accepts messages: all of them, durably, or none if one breaks a rule or finds no room.
@@ -70,10 +103,74 @@ pub trait Source: Send + Sync + 'static {
     fn settle(&self, lease: Lease, settlement: Settlement);
 
     /// Gives back a delivery that was taken and not handled: unharmed and without costing an attempt.
-    fn give_back(&self, lease: Lease);
+    /// It may be taken again when the delay has passed.
+    fn give_back(&self, lease: Lease, delay: Duration);
 
     /// Stops taking. What is taken can still be settled.
     fn close(&self);
+}
+
+/// How a broker is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What it is doing.
+    pub state: Connection,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it is not connected or blocked, or what an operator should know of it.
+    pub detail: Option<String>,
+    /// What the other side says it is, such as `RabbitMQ 3.10.8`.
+    pub server: Option<String>,
+    /// Messages that handlers have published and that are still to be sent to it.
+    pub outbox: u64,
+}
+
+/// The state of the way to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// Not connected yet.
+    Connecting,
+    /// In use.
+    Connected,
+    /// Connected, and refuses to take messages for now.
+    Blocked,
+    /// Not connected; it is tried again.
+    Failed,
+}
+
+impl Connection {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Connection::Connecting => "connecting",
+            Connection::Connected => "connected",
+            Connection::Blocked => "blocked",
+            Connection::Failed => "failed",
+        }
+    }
+}
+
+/// Something that a broker keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing<'a> {
+    /// A topic.
+    Topic(&'a Name),
+    /// A queue.
+    Queue(&'a Name),
+}
+
+/// A definition that is about to be saved.
+#[derive(Clone, Copy, Debug)]
+pub enum Proposal<'a> {
+    /// A topic.
+    Topic(&'a Topic),
+    /// A queue.
+    Queue(&'a Queue),
+    /// A route, with the queue that it goes to.
+    Route(&'a Route, &'a Queue),
+    /// That a queue is consumed in this order.
+    Order(&'a Queue, Order),
 }
 
 /// How a queue is consumed.
@@ -97,6 +194,12 @@ pub struct Delivery {
     /// Whether the broker knows that no attempt at it was ever finished, so that nobody needs to
     /// look whether it is decided. When in doubt, false.
     pub first: bool,
+    /// How many attempts were made at it before, where the message itself tells; used if the ledger
+    /// does not know it.
+    pub attempts: u32,
+    /// Why it cannot be handed to any handler, if so: it breaks a limit of messages. It becomes a
+    /// dead letter.
+    pub unfit: Option<String>,
 }
 
 /// The delivery whose handler published a message.
@@ -115,12 +218,16 @@ pub struct Lease {
     pub tag: u64,
 }
 
-/// The queues of a broker, and the routes into them.
+/// What is wanted of a broker: its topics, its queues, and the routes between them.
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
+    /// Topics by name.
+    pub topics: Vec<(Name, Arc<Topic>)>,
     /// Queues by name.
-    pub queues: Vec<(Name, Queue)>,
-    /// All routes, compiled.
+    pub queues: Vec<(Name, Arc<Queue>)>,
+    /// Routes by name.
+    pub routes: Vec<(Name, Arc<Route>)>,
+    /// All routes of this host, compiled.
     pub router: Arc<Router>,
 }
 

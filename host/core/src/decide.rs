@@ -77,23 +77,28 @@ pub enum Decision {
 pub enum Settlement {
     /// Remove it: it is handled, or it is kept elsewhere as a dead letter.
     Ack,
-    /// Keep it and deliver it again after the delay.
-    Requeue {
+    /// Deliver it again after the delay; so many attempts were made at it.
+    Retry {
         /// How long to hold it back.
         delay: Duration,
-        /// Whether this attempt counts (a retry) or not (a release).
-        attempted: bool,
+        /// Attempts made so far, this one included.
+        attempts: u32,
+    },
+    /// Deliver it again after the delay, as if it had never been taken.
+    Release {
+        /// How long to hold it back.
+        delay: Duration,
     },
 }
 
 impl Decision {
-    /// What the broker is told.
+    /// What the broker is told after so many attempts.
     #[must_use]
-    pub fn settlement(&self) -> Settlement {
+    pub fn settlement(&self, attempts: u32) -> Settlement {
         match self {
             Decision::Ack | Decision::DeadLetter { .. } => Settlement::Ack,
-            Decision::Retry { delay, .. } => Settlement::Requeue { delay: *delay, attempted: true },
-            Decision::Release { delay, .. } => Settlement::Requeue { delay: *delay, attempted: false },
+            Decision::Retry { delay, .. } => Settlement::Retry { delay: *delay, attempts },
+            Decision::Release { delay, .. } => Settlement::Release { delay: *delay },
         }
     }
 }

@@ -76,6 +76,12 @@ pub struct Topic {
     /// Who is responsible.
     #[serde(default)]
     pub owners: Vec<Owner>,
+    /// Its name on the broker, where it differs: 1 to 255 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// It belongs to somebody else: it must exist on the broker, and is never made, altered or deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
 }
 
 /// A durable buffer that holds messages until they are handled.
@@ -96,6 +102,16 @@ pub struct Queue {
     /// How much it may hold, and for how long.
     #[serde(default)]
     pub retention: Retention,
+    /// Which kind of queue, where the broker has several: `quorum` (default) or `classic` on
+    /// RabbitMQ, `list` or `stream` on Redis.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its name on the broker, where it differs: 1 to 255 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// It belongs to somebody else: it must exist on the broker, and is never made, altered or deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
 }
 
 /// How much a queue may hold, and for how long.
@@ -290,7 +306,60 @@ impl Route {
     }
 }
 
+/// Checks a name on a broker that is not Brolly's own.
+fn check_address(mistakes: &mut Mistakes, address: Option<&str>) {
+    let Some(address) = address else { return };
+    mistakes.range("address (bytes)", address.len() as u64, 1..=255);
+    if address.chars().any(char::is_control) {
+        mistakes.0.push("address contains a control character".to_owned());
+    }
+}
+
+impl Topic {
+    /// A topic with a description and nothing else said.
+    #[must_use]
+    pub fn on(broker: Name, description: impl Into<String>) -> Self {
+        Self { broker, description: description.into(), owners: Vec::new(), address: None, adopt: false }
+    }
+
+    /// Its name on the broker, given its name here.
+    #[must_use]
+    pub fn address<'a>(&'a self, name: &'a Name) -> &'a str {
+        self.address.as_deref().unwrap_or(name.as_str())
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`Code::InvalidDefinition`] with all mistakes.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let mut mistakes = Mistakes::default();
+        check_address(&mut mistakes, self.address.as_deref());
+        mistakes.into_result()
+    }
+}
+
 impl Queue {
+    /// A queue with nothing else said.
+    #[must_use]
+    pub fn on(broker: Name) -> Self {
+        Self {
+            broker,
+            description: String::new(),
+            owners: Vec::new(),
+            retention: Retention::default(),
+            kind: None,
+            address: None,
+            adopt: false,
+        }
+    }
+
+    /// Its name on the broker, given its name here.
+    #[must_use]
+    pub fn address<'a>(&'a self, name: &'a Name) -> &'a str {
+        self.address.as_deref().unwrap_or(name.as_str())
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -300,6 +369,7 @@ impl Queue {
         mistakes.range("retention.max_messages", self.retention.max_messages, 1..=100_000_000);
         mistakes.range("retention.max_bytes", self.retention.max_bytes, 1..=1 << 50);
         mistakes.range("retention.max_age_ms", self.retention.max_age_ms.unwrap_or(1), 1..=u64::MAX);
+        check_address(&mut mistakes, self.address.as_deref());
         mistakes.into_result()
     }
 }

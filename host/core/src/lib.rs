@@ -12,6 +12,7 @@ mod clock;
 mod commit;
 mod decide;
 mod definition;
+mod endpoint;
 mod filter;
 mod handler;
 mod message;
@@ -21,7 +22,8 @@ mod refusal;
 mod router;
 
 pub use broker::{
-    Accepted, Broker, BrokerError, Consume, Counts, Delivery, Lease, Origin, Publication, Source,
+    Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Origin,
+    Proposal, Publication, Source, Thing,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use commit::{Afterwards, Commit, Write};
@@ -29,6 +31,7 @@ pub use decide::{Decision, RetryPolicy, Settlement, decide};
 pub use definition::{
     Contact, Grants, Limits, Order, Owner, Queue, Retention, Reuse, Route, Subscription, Topic, defaults,
 };
+pub use endpoint::{Address, BrokerDefinition};
 pub use filter::{Filter, FilterInput};
 pub use handler::{
     Admission, Call, Effects, Fault, Handled, Handler, LogLevel, LogLine, Outcome, Outgoing, PluginError,

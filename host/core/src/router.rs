@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Filter, Name, NewMessage, Refusal, Route,
+    Filter, Message, Name, NewMessage, Refusal, Route,
     filter::FilterInput,
     pattern::{Pattern, Word},
 };
@@ -69,6 +69,38 @@ impl Router {
             router.targets.insert(name.clone(), target);
         }
         Ok(router)
+    }
+
+    /// Whether a message that a broker has brought from a topic to a queue by the key alone is meant
+    /// to be there: some route to the queue that matches its key lets it pass. So it is, too, if no
+    /// route matches: then somebody else brought it. A filter that cannot be evaluated does not match.
+    #[must_use]
+    pub fn passes(&self, queue: &Name, message: &Message) -> bool {
+        let mut targets = BTreeMap::new();
+        if let Some(root) = self.topics.get(&message.topic) {
+            let words: Vec<&str> = message.key.split('.').collect();
+            root.collect(&words, &mut targets);
+        }
+        let mut routes = targets.values().filter(|target| target.route.queue == *queue).peekable();
+        if routes.peek().is_none() {
+            return true;
+        }
+        let mut payload = None;
+        routes.any(|target| match &target.filter {
+            None => true,
+            Some(filter) => filter
+                .matches(&FilterInput {
+                    id: &message.id,
+                    topic: message.topic.as_str(),
+                    key: &message.key,
+                    content_type: &message.content_type,
+                    headers: &message.headers,
+                    payload: payload.get_or_insert_with(|| {
+                        serde_json::from_slice(&message.payload).unwrap_or(serde_json::Value::Null)
+                    }),
+                })
+                .unwrap_or(false),
+        })
     }
 
     /// Finds the queues for a message published to `topic` under `id`.
