@@ -112,7 +112,10 @@ impl BrokerDefinition {
 
 impl fmt::Debug for BrokerDefinition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrokerDefinition").field("kind", &self.kind).field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("BrokerDefinition")
+            .field("kind", &self.kind)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +140,9 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown_and_kept_when_what_is_shown_comes_back() {
-        let kept = definition(serde_json::json!({"kind": "amqp", "url": "amqp://me:se%20cret@host:5672/%2f", "heartbeat_s": 5}));
+        let kept = definition(
+            serde_json::json!({"kind": "amqp", "url": "amqp://me:se%20cret@host:5672/%2f", "heartbeat_s": 5}),
+        );
         let shown = kept.hidden();
         assert_eq!(shown.url, Address::Url("amqp://me:***@host:5672/%2f".into()));
         assert_eq!(shown.settings["heartbeat_s"], 5);

@@ -12,6 +12,7 @@
 //! | earlier attempt | `d` seq subscription NUL attempt (u32) | one attempt |
 //! | message index | `i` id NUL topic | seq |
 //! | message | `m` seq | [`crate::StoredMessage`] |
+//! | outbox | `o` seq number | where the message is to be sent |
 //! | queue entry | `q` queue NUL seq | the broker's |
 //! | state | `s` subscription NUL key | the plugin's |
 //! | dead letter | `x` queue NUL seq | the ledger's |
@@ -26,6 +27,7 @@ const CATALOG: u8 = b'c';
 const DELIVERY: u8 = b'd';
 const INDEX: u8 = b'i';
 const MESSAGE: u8 = b'm';
+const OUTBOX: u8 = b'o';
 const QUEUE: u8 = b'q';
 const STATE: u8 = b's';
 const DEAD: u8 = b'x';
@@ -141,6 +143,31 @@ pub fn parse_message(key: &[u8]) -> Option<u64> {
     u64_of(key.strip_prefix(&[MESSAGE])?)
 }
 
+/// That a message is to be sent elsewhere; the number tells several such rows of one message apart.
+#[must_use]
+pub fn outbox(seq: u64, number: u64) -> Vec<u8> {
+    key(OUTBOX, &[&seq.to_be_bytes(), &number.to_be_bytes()])
+}
+
+/// Everything that is to be sent.
+#[must_use]
+pub fn outbox_prefix() -> Vec<u8> {
+    vec![OUTBOX]
+}
+
+/// Every place that one message is to be sent to.
+#[must_use]
+pub fn outbox_of(seq: u64) -> Vec<u8> {
+    key(OUTBOX, &[&seq.to_be_bytes()])
+}
+
+/// Message and number.
+#[must_use]
+pub fn parse_outbox(key: &[u8]) -> Option<(u64, u64)> {
+    let (seq, number) = key.strip_prefix(&[OUTBOX])?.split_first_chunk()?;
+    Some((u64::from_be_bytes(*seq), u64_of(number)?))
+}
+
 /// A message in a queue.
 #[must_use]
 pub fn queue_entry(queue: &Name, seq: u64) -> Vec<u8> {
@@ -234,6 +261,7 @@ pub fn show(key: &[u8]) -> String {
         Some(&DELIVERY) => "delivery",
         Some(&INDEX) => "message index",
         Some(&MESSAGE) => "message",
+        Some(&OUTBOX) => "outbox",
         Some(&QUEUE) => "queue entry",
         Some(&STATE) => "state",
         Some(&DEAD) => "dead letter",
@@ -245,6 +273,8 @@ pub fn show(key: &[u8]) -> String {
         format!("{seq} {name}{attempt}")
     } else if let Some((name, seq)) = parse_queue_entry(key).or_else(|| parse_dead_letter(key)) {
         format!("{name} {seq}")
+    } else if let Some((seq, number)) = parse_outbox(key) {
+        format!("{seq} {number}")
     } else if let Some(seq) = parse_message(key) {
         seq.to_string()
     } else {
@@ -306,6 +336,7 @@ mod tests {
             prop_assert_eq!(parse_delivery(&row), Some((seq, name.clone(), attempt)));
             prop_assert!(parse_index(&index(&text, &name)) == Some((text.as_str(), name.clone())));
             prop_assert_eq!(parse_message(&message(seq)), Some(seq));
+            prop_assert_eq!(parse_outbox(&outbox(seq, !seq)), Some((seq, !seq)));
             prop_assert_eq!(parse_queue_entry(&queue_entry(&name, seq)), Some((name.clone(), seq)));
             prop_assert!(parse_state(&state(&name, &text)) == Some((name.clone(), text.as_str())));
             prop_assert_eq!(parse_dead_letter(&dead_letter(&name, seq)), Some((name.clone(), seq)));
@@ -334,6 +365,7 @@ mod tests {
         fn a_prefix_covers_its_own_rows_and_no_others(a in names(), b in names(), x in numbers(), y in numbers(),
                                                       text in texts()) {
             prop_assert_eq!(queue_entry(&b, x).starts_with(&queue_prefix(&a)), a == b);
+            prop_assert_eq!(outbox(x, 1).starts_with(&outbox_of(y)), x == y);
             prop_assert!(queue_entry(&b, x).starts_with(&queues_prefix()));
             prop_assert_eq!(dead_letter(&b, x).starts_with(&dead_letter_prefix(&a)), a == b);
             prop_assert!(dead_letter(&b, x).starts_with(&dead_letters_prefix()));
@@ -346,7 +378,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_parsed_is_what_was_built(table in "[McdimqsxX]", rest in prop::collection::vec(prop_oneof![Just(0_u8), Just(b'a'), any::<u8>()], 0..20)) {
+        fn whatever_is_parsed_is_what_was_built(table in "[McdimoqsxX]", rest in prop::collection::vec(prop_oneof![Just(0_u8), Just(b'a'), any::<u8>()], 0..20)) {
             let key = [table.as_bytes(), &rest].concat();
             prop_assert!(!show(&key).contains('\0'));
             if let Some((kind, name)) = parse_catalog(&key) { prop_assert_eq!(&catalog(kind, &name), &key); }
@@ -356,6 +388,7 @@ mod tests {
             }
             if let Some((id, topic)) = parse_index(&key) { prop_assert_eq!(&index(id, &topic), &key); }
             if let Some(seq) = parse_message(&key) { prop_assert_eq!(&message(seq), &key); }
+            if let Some((seq, number)) = parse_outbox(&key) { prop_assert_eq!(&outbox(seq, number), &key); }
             if let Some((name, seq)) = parse_queue_entry(&key) { prop_assert_eq!(&queue_entry(&name, seq), &key); }
             if let Some((name, entry)) = parse_state(&key) { prop_assert_eq!(&state(&name, entry), &key); }
             if let Some((name, seq)) = parse_dead_letter(&key) { prop_assert_eq!(&dead_letter(&name, seq), &key); }

@@ -10,6 +10,7 @@
 //! * `committer`: group commit on one thread.
 
 mod blobs;
+mod claims;
 mod committer;
 mod encoding;
 mod engine;
@@ -21,6 +22,7 @@ mod recent;
 mod store;
 mod sync;
 
+pub use claims::Claim;
 pub use error::Error;
-pub use messages::{Listing, Messages, Parent, StoredMessage};
+pub use messages::{Identity, Listing, Messages, Parent, StoredMessage};
 pub use store::{Config, Stats, Store, VALUE_BYTES};

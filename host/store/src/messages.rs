@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::{
     Error, Store,
     blobs::Blobs,
+    claims::{Claim, Claimed, Claims},
     encoding::{self, Damaged},
     keys,
     recent::Recent,
@@ -46,6 +47,17 @@ pub struct Parent {
     pub subscription: Name,
 }
 
+/// Whether the message of an id is known.
+#[derive(Debug)]
+pub enum Identity {
+    /// It is stored under this number.
+    Known(u64),
+    /// Nobody has met it before; it gets the number of the claim.
+    New(Arc<Claim>),
+    /// Others have met it and it is not stored yet; it gets the number that they share.
+    Pending(Arc<Claim>),
+}
+
 /// The message table. Cheap to clone: all clones give out numbers from the same sequence.
 #[derive(Clone)]
 pub struct Messages {
@@ -53,6 +65,7 @@ pub struct Messages {
     next: Arc<AtomicU64>,
     blobs: Blobs,
     recent: Arc<Recent>,
+    claims: Arc<Claims>,
 }
 
 impl Messages {
@@ -81,6 +94,7 @@ impl Messages {
             next: Arc::new(AtomicU64::new(next)),
             blobs,
             recent: Arc::default(),
+            claims: Arc::default(),
         };
         messages.set_aside(next);
         Ok(messages)
@@ -113,6 +127,19 @@ impl Messages {
     pub fn find(&self, topic: &Name, id: &str) -> Result<Option<u64>, Error> {
         let key = keys::index(id, topic);
         self.store.get(&key)?.map(|value| indexed(&key, &value)).transpose()
+    }
+
+    /// What is known of an id in a topic; whoever is the first to meet it gives it a number.
+    ///
+    /// # Errors
+    /// As [`Messages::find`].
+    pub fn identify(&self, topic: &Name, id: &str) -> Result<Identity, Error> {
+        let claimed = self.claims.claim(topic, id, || self.find(topic, id), || self.allocate())?;
+        Ok(match claimed {
+            Claimed::Stored(seq) => Identity::Known(seq),
+            Claimed::New(claim) => Identity::New(claim),
+            Claimed::Pending(claim) => Identity::Pending(claim),
+        })
     }
 
     /// The messages of an id in all topics, sorted by topic.
