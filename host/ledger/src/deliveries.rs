@@ -1,6 +1,8 @@
 //! The delivery table: one row per message and subscription with its latest attempt, and one row
 //! for each attempt before that. A delivery that is acknowledged at once costs one row.
 
+use std::time::Duration;
+
 use brolly_core::{Commit, Decision, Digest, LogLevel, LogLine, MessageId, Name, Timestamp};
 use brolly_store::{Store, keys};
 use serde::{Deserialize, Serialize};
@@ -93,6 +95,12 @@ impl Attempt {
     #[must_use]
     pub fn version(&self) -> Option<Digest> {
         self.version.map(Digest::from_bytes)
+    }
+
+    /// How long until the attempt that follows this one is due, if it is not due yet.
+    pub(crate) fn early(&self, now: Timestamp) -> Option<Duration> {
+        let due = self.at.after(Duration::from_millis(self.retry_after_ms?));
+        (due > now).then(|| due.since(now))
     }
 
     /// What it logged.

@@ -162,7 +162,7 @@ impl Ledger {
         Ok(found)
     }
 
-    fn statuses(&self, seq: u64) -> Result<Vec<(Name, Status)>, Error> {
+    pub(crate) fn statuses(&self, seq: u64) -> Result<Vec<(Name, Status)>, Error> {
         let mut statuses = Vec::new();
         for row in self.store.scan(&keys::delivery_prefix(seq), None) {
             let (key, value) = row?;

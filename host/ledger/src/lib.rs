@@ -11,13 +11,13 @@ mod history;
 mod retention;
 mod state;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use brolly_core::{
     Accepted, Commit, Decision, Delivery, Digest, Effects, LogLine, Message, MessageId, Name, Origin,
     Settlement, StateEntry, Timestamp,
 };
-use brolly_store::{Messages, Store, StoredMessage};
+use brolly_store::{Claim, Identity, Messages, Store, StoredMessage};
 
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use deliveries::{Attempt, AttemptOutcome, Status};
@@ -44,6 +44,8 @@ pub enum Begin {
     Attempt(Box<Begun>),
     /// It was decided before; the broker only has to be told again.
     Decided(Settlement),
+    /// It came again before its retry was due: it is to be handled after so long.
+    Early(Duration),
 }
 
 /// An attempt that has begun.
@@ -52,8 +54,8 @@ pub struct Begun {
     subscription: Name,
     queue: Name,
     seq: u64,
-    /// Whether the message table has the message already.
-    recorded: bool,
+    /// Held while the message table does not have the message yet.
+    claim: Option<Arc<Claim>>,
     row: Option<DeliveryRow>,
     /// Counts from 1, anew after a replay; what retry policies look at.
     pub attempt: u32,
@@ -122,27 +124,43 @@ impl Ledger {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn begin(&self, subscription: &Name, queue: &Name, delivery: &Delivery) -> Result<Begin, Error> {
+    pub fn begin(
+        &self,
+        subscription: &Name,
+        queue: &Name,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> Result<Begin, Error> {
         let message = &*delivery.message;
-        let recorded = match delivery.record {
-            Some(seq) => Some(seq),
-            None => self.messages.find(&message.topic, &message.id)?,
+        let identity = match delivery.record {
+            Some(seq) => Identity::Known(seq),
+            None => self.messages.identify(&message.topic, &message.id)?,
         };
-        let row = match recorded.filter(|_| !delivery.first) {
-            Some(seq) => deliveries::read(&self.store, seq, subscription)?,
-            None => None,
+        // What nobody has met has no attempt. A claim, though, may outlive the commit that ends it by a
+        // moment in which this very delivery is seen again: then there is a row.
+        let unmet = matches!(identity, Identity::New(_));
+        let (seq, claim) = match identity {
+            Identity::Known(seq) => (seq, None),
+            Identity::New(claim) | Identity::Pending(claim) => (claim.seq(), Some(claim)),
         };
-        if let Some(row) = &row
-            && row.status != Status::Waiting
-        {
-            return Ok(Begin::Decided(Settlement::Ack));
+        let row = match delivery.first || unmet {
+            true => None,
+            false => deliveries::read(&self.store, seq, subscription)?,
+        };
+        if let Some(row) = &row {
+            if row.status != Status::Waiting {
+                return Ok(Begin::Decided(Settlement::Ack));
+            }
+            if let Some(early) = row.last.early(now) {
+                return Ok(Begin::Early(early));
+            }
         }
         Ok(Begin::Attempt(Box::new(Begun {
             subscription: subscription.clone(),
             queue: queue.clone(),
-            seq: recorded.unwrap_or_else(|| self.messages.allocate()),
-            recorded: recorded.is_some(),
-            attempt: row.as_ref().map_or(0, |row| row.counted) + 1,
+            seq,
+            claim,
+            attempt: row.as_ref().map_or(delivery.attempts, |row| row.counted).saturating_add(1),
             idempotency_key: idempotency_key(subscription, message),
             row,
         })))
@@ -217,7 +235,7 @@ impl Ledger {
                 Status::Dead
             }
         };
-        if !begun.recorded {
+        if let Some(claim) = begun.claim.clone() {
             let stored = StoredMessage {
                 message: message.clone(),
                 routed: vec![begun.queue.clone()],
@@ -225,6 +243,7 @@ impl Ledger {
                 parent: None,
             };
             self.messages.stage(begun.seq, &stored, commit)?;
+            commit.then(move || drop(claim));
         }
         let published = published.into_iter().map(|accepted| (accepted.topic, accepted.id)).collect();
         deliveries::stage(begun, status, finished, published, commit)

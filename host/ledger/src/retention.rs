@@ -3,7 +3,7 @@
 use brolly_core::{Commit, Timestamp};
 use brolly_store::{StoredMessage, keys};
 
-use crate::{Error, Ledger};
+use crate::{Error, Ledger, Status};
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl Ledger {
     /// The most messages that one sweep looks at.
     pub const SWEEP_BUDGET: usize = 5_000;
 
-    /// Removes messages published before `cutoff` that wait in no queue and are nobody's dead
+    /// Removes messages published before `cutoff` that wait in no queue and no outbox, and are nobody's dead
     /// letter, from `after` on. With a message go its history and the memory of its id, so that the
     /// id would be accepted again. Blocks.
     ///
@@ -61,6 +61,11 @@ impl Ledger {
                 return Ok(true);
             }
         }
-        Ok(false)
+        // A message from elsewhere may have come to more queues than those that it is known to be routed to.
+        let undecided = |(_, status): &(_, Status)| matches!(status, Status::Waiting | Status::Dead);
+        if self.statuses(seq)?.iter().any(undecided) {
+            return Ok(true);
+        }
+        Ok(self.store.scan(&keys::outbox_of(seq), None).next().transpose()?.is_some())
     }
 }

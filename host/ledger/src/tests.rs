@@ -54,13 +54,13 @@ impl Bench {
         let mut commit = Commit::default();
         self.messages.stage(seq, &stored, &mut commit).unwrap();
         self.store.submit(commit);
-        Delivery { message, lease: Lease { tag: seq }, record: Some(seq), first: false }
+        Delivery { message, lease: Lease { tag: seq }, record: Some(seq), first: false, attempts: 0, unfit: None }
     }
 
     fn begin(&self, delivery: &Delivery) -> Begun {
-        match self.ledger.begin(&name("s"), &name("q"), delivery).unwrap() {
+        match self.ledger.begin(&name("s"), &name("q"), delivery, Timestamp(u64::MAX)).unwrap() {
             Begin::Attempt(begun) => *begun,
-            Begin::Decided(settlement) => panic!("decided already: {settlement:?}"),
+            other => panic!("not to be attempted: {other:?}"),
         }
     }
 
@@ -120,11 +120,61 @@ async fn what_is_decided_is_not_handled_again() {
         let delivery = bench.delivery(&format!("{decision:?}"));
         bench.decide(&delivery, &decision);
         bench.settled().await;
-        let again = bench.ledger.begin(&name("s"), &name("q"), &delivery).unwrap();
+        let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(u64::MAX)).unwrap();
         assert!(matches!(again, Begin::Decided(Settlement::Ack)), "{decision:?}");
-        let other = bench.ledger.begin(&name("other"), &name("q2"), &delivery).unwrap();
+        let other = bench.ledger.begin(&name("other"), &name("q2"), &delivery, Timestamp(u64::MAX)).unwrap();
         assert!(matches!(other, Begin::Attempt(_)), "another subscription's delivery of the same message");
     }
+}
+
+/// A message of a remote broker: nobody has stored it.
+fn remote(bench: &Bench, id: &str) -> Delivery {
+    Delivery { record: None, ..bench.delivery(&format!("not {id}")) }.with_id(id)
+}
+
+trait WithId {
+    fn with_id(self, id: &str) -> Self;
+}
+
+impl WithId for Delivery {
+    fn with_id(self, id: &str) -> Self {
+        let message = Message { id: id.into(), ..(*self.message).clone() };
+        Delivery { message: Arc::new(message), attempts: 2, ..self }
+    }
+}
+
+#[tokio::test]
+async fn a_message_from_elsewhere_is_stored_with_its_first_outcome_and_has_one_number() {
+    let bench = open();
+    let delivery = remote(&bench, "m");
+    let begun = bench.begin(&delivery);
+    assert_eq!(begun.attempt, 3, "as the message itself tells");
+    let elsewhere = bench.ledger.begin(&name("other"), &name("q2"), &delivery, Timestamp(0)).unwrap();
+    let Begin::Attempt(elsewhere) = elsewhere else { panic!("another subscription handles it beside this one") };
+    assert_eq!(begun.origin().record, elsewhere.origin().record);
+    drop(elsewhere);
+    let view = bench.ledger.state(&name("s"));
+    bench.finish(&delivery, &begun, &Decision::Ack, &Effects::default(), &view);
+    // The claim is still held here, as by a worker that is slow to let go.
+    bench.settled().await;
+    let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(0)).unwrap();
+    assert!(matches!(again, Begin::Decided(_)), "{again:?}");
+    drop(begun);
+    let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(0)).unwrap();
+    assert!(matches!(again, Begin::Decided(_)), "{again:?}");
+    assert_eq!(bench.attempts("m").0, Status::Acked);
+}
+
+#[tokio::test]
+async fn a_delivery_that_comes_before_its_retry_is_due_waits() {
+    let bench = open();
+    let delivery = remote(&bench, "m");
+    bench.decide(&delivery, &retry());
+    bench.settled().await;
+    let at = bench.attempts("m").1[0].at;
+    let begin = |now| bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(now)).unwrap();
+    assert!(matches!(begin(at.0 + 2), Begin::Early(left) if left.as_millis() == 5));
+    assert!(matches!(begin(at.0 + 7), Begin::Attempt(begun) if begun.attempt == 4));
 }
 
 #[tokio::test]

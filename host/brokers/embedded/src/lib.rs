@@ -26,8 +26,8 @@ use std::{collections::HashMap, sync::Arc};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Message, Name, NewMessage, Origin,
-    Outgoing, Publication, Refusal, Router, Source,
+    Accepted, Broker, BrokerError, Clock, Code, Commit, Connection, Consume, Counts, Health, Message, Name,
+    NewMessage, Origin, Outgoing, Proposal, Publication, Refusal, Router, Source, Thing, Timestamp,
 };
 use brolly_store::{Messages, Store, keys};
 use parking_lot::RwLock;
@@ -78,6 +78,8 @@ struct Inner {
     config: Config,
     timer: Arc<Timer>,
     disk: Disk,
+    opened_at: Timestamp,
+    stop: CancellationToken,
 }
 
 impl Embedded {
@@ -93,6 +95,7 @@ impl Embedded {
     ) -> Result<Self, Error> {
         let timer = Arc::new(Timer::default());
         let queues = queue::read_all(&store, &clock, &timer)?;
+        let opened_at = clock.now();
         let admission = Arc::new(Semaphore::new(config.publish_bytes as usize));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -106,18 +109,12 @@ impl Embedded {
                 config,
                 timer,
                 disk: Disk::default(),
+                opened_at,
+                stop: CancellationToken::new(),
             }),
         })
     }
 
-    /// Does what time brings until it is told to stop: releases delayed deliveries when they are
-    /// due, and watches the disk.
-    pub async fn run(&self, stop: CancellationToken) {
-        tokio::join!(
-            self.inner.timer.run(&*self.inner.clock, |queue, now| self.inner.release_due(queue, now), &stop),
-            self.inner.disk.watch(&self.inner.store, self.inner.config.min_free_bytes, &stop),
-        );
-    }
 }
 
 impl Inner {
@@ -141,13 +138,48 @@ impl Inner {
 
 #[async_trait]
 impl Broker for Embedded {
+    /// Releases delayed deliveries when they are due, and watches the disk.
+    async fn run(&self) {
+        let inner = &self.inner;
+        tokio::join!(
+            inner.timer.run(&*inner.clock, |queue, now| inner.release_due(queue, now), &inner.stop),
+            inner.disk.watch(&inner.store, inner.config.min_free_bytes, &inner.stop),
+        );
+    }
+
+    async fn close(&self) {
+        self.inner.stop.cancel();
+    }
+
+    fn health(&self) -> Health {
+        let (state, since) = (Connection::Connected, self.inner.opened_at);
+        Health { state, since, detail: None, server: None, outbox: 0 }
+    }
+
+    fn trouble(&self, _: Thing<'_>) -> Option<String> {
+        None
+    }
+
+    async fn admit(&self, _: &Name, proposal: Proposal<'_>) -> Result<(), BrokerError> {
+        let elsewhere = match proposal {
+            Proposal::Topic(topic) => topic.adopt || topic.address.is_some(),
+            Proposal::Queue(queue) => queue.adopt || queue.address.is_some() || queue.kind.is_some(),
+            Proposal::Route(..) | Proposal::Order(..) => false,
+        };
+        if elsewhere {
+            let detail = "type, address and adopt are for brokers elsewhere; the embedded broker has none of them";
+            return Err(Refusal::new(Code::Unsupported, detail).into());
+        }
+        Ok(())
+    }
+
     async fn configure(&self, wanted: Publication) -> Result<(), BrokerError> {
         let mut queues = self.inner.queues.write();
         for (name, queue) in wanted.queues {
             let index = queues
                 .entry(name.clone())
                 .or_insert_with(|| Arc::new(QueueIndex::new(name, self.inner.timer.clone())));
-            index.set_retention(queue.retention);
+            index.set_retention(queue.retention.clone());
         }
         drop(queues);
         self.inner.router.store(Some(wanted.router));

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use brolly_core::{Clock, Code, Consume, Name, Order, Refusal, Retention, Settlement, Timestamp};
@@ -230,27 +231,31 @@ impl QueueIndex {
                 state.bytes = state.bytes.saturating_sub(u64::from(entry.bytes));
                 state.release_key(entry);
             }
-            Settlement::Requeue { delay, .. } => {
+            Settlement::Retry { delay, .. } | Settlement::Release { delay } => {
                 entry.taken = true;
-                if delay.is_zero() {
-                    state.ready.push_front(entry);
-                } else {
-                    self.delay(&mut state, entry, now.after(delay));
-                }
+                self.put_back(&mut state, entry, delay, now);
             }
         }
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Puts a delivery back as if it had never been taken.
-    pub(crate) fn give_back(&self, seq: u64) {
+    /// Puts a delivery back as if it had never been taken, held back for the delay.
+    pub(crate) fn give_back(&self, seq: u64, delay: Duration, now: Timestamp) {
         let mut state = self.state.lock();
         if let Some(entry) = state.in_flight.remove(&seq) {
-            state.ready.push_front(entry);
+            self.put_back(&mut state, entry, delay, now);
         }
         drop(state);
         self.wake.notify_one();
+    }
+
+    fn put_back(&self, state: &mut State, entry: Entry, delay: Duration, now: Timestamp) {
+        if delay.is_zero() {
+            state.ready.push_front(entry);
+        } else {
+            self.delay(state, entry, now.after(delay));
+        }
     }
 
     /// Ready, in flight and delayed.

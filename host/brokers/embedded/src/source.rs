@@ -1,6 +1,6 @@
 //! The stream of deliveries from one queue.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use brolly_core::{BrokerError, Clock, Commit, Delivery, Lease, Settlement, Source};
@@ -39,15 +39,17 @@ impl Source for EmbeddedSource {
             Err(error) => Err(Error::from(error)),
         };
         match loaded {
-            Ok(message) => {
-                {
-                    // An entry that never came back has no outcome: the commit of an outcome removes it.
-                    let (lease, record) = (Lease { tag: entry.seq }, Some(entry.seq));
-                    Ok(Some(Delivery { message, lease, record, first: !entry.taken }))
-                }
-            }
+            // An entry that never came back has no outcome: the commit of an outcome removes it.
+            Ok(message) => Ok(Some(Delivery {
+                message,
+                lease: Lease { tag: entry.seq },
+                record: Some(entry.seq),
+                first: !entry.taken,
+                attempts: 0,
+                unfit: None,
+            })),
             Err(error) => {
-                self.index.give_back(entry.seq);
+                self.index.give_back(entry.seq, Duration::ZERO, self.clock.now());
                 Err(failed("take from", self.index.name(), error))
             }
         }
@@ -58,7 +60,7 @@ impl Source for EmbeddedSource {
         let key = keys::queue_entry(self.index.name(), seq);
         match settlement {
             Settlement::Ack => commit.delete(key),
-            Settlement::Requeue { delay, .. } => {
+            Settlement::Retry { delay, .. } | Settlement::Release { delay } => {
                 let Some(mut entry) = self.index.in_flight(seq) else { return };
                 entry.taken = true;
                 let due = (!delay.is_zero()).then(|| self.clock.now().after(delay));
@@ -75,8 +77,8 @@ impl Source for EmbeddedSource {
         self.index.settle(lease.tag, settlement, self.clock.now());
     }
 
-    fn give_back(&self, lease: Lease) {
-        self.index.give_back(lease.tag);
+    fn give_back(&self, lease: Lease, delay: Duration) {
+        self.index.give_back(lease.tag, delay, self.clock.now());
     }
 
     fn close(&self) {

@@ -34,14 +34,11 @@ async fn open(max_messages: u64) -> Bench {
         filter: None,
         description: String::new(),
     };
-    let queue = Queue {
-        broker: defaults::broker(),
-        description: String::new(),
-        owners: Vec::new(),
-        retention: Retention { max_messages, ..Retention::default() },
-    };
+    let retention = Retention { max_messages, ..Retention::default() };
+    let queue = Arc::new(Queue { retention, ..Queue::on(defaults::broker()) });
     let router = Arc::new(Router::new(&Router::default(), [(&name("r"), &route)]).unwrap());
-    broker.configure(Publication { queues: vec![(name("q"), queue)], router }).await.unwrap();
+    let wanted = Publication { queues: vec![(name("q"), queue)], router, ..Publication::default() };
+    broker.configure(wanted).await.unwrap();
     Bench { _dir: dir, store, messages, broker }
 }
 

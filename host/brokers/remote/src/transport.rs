@@ -92,6 +92,10 @@ pub struct Received {
     pub message: Message,
     /// Attempts that were made at it, as it says itself.
     pub attempts: u32,
+    /// Whether the id was derived from the content, so that two equal messages have the same.
+    pub derived: bool,
+    /// Whether the other side says that it has handed it out before.
+    pub redelivered: bool,
     /// Whether the other side's routing brought it, so that filters are still to be asked.
     pub by_route: bool,
     /// Why no handler can be given it, if so: it breaks a limit of messages, and `message` has what
