@@ -8,6 +8,7 @@
 
 mod auth;
 mod body;
+mod brokers;
 mod cloudevents;
 mod console;
 mod dead_letters;

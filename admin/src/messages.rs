@@ -113,6 +113,7 @@ impl From<Attempt> for AttemptBody {
                 AttemptOutcome::Reject => "reject",
                 AttemptOutcome::Fault => "fault",
                 AttemptOutcome::Expired => "expired",
+                AttemptOutcome::Unfit => "unfit",
             },
             logs: attempt.log_lines().collect(),
             reason: attempt.reason,

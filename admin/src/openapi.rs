@@ -39,6 +39,7 @@ impl Modify for Bearer {
 /// Every route but the console's.
 pub(crate) fn routes() -> OpenApiRouter<Admin> {
     let calls = OpenApiRouter::new()
+        .merge(crate::brokers::router())
         .merge(crate::topics::router())
         .merge(crate::queues::router())
         .merge(crate::routes::router())

@@ -39,7 +39,7 @@ pub(crate) struct Counts {
 
 impl From<QueueCounts> for Counts {
     fn from(counts: QueueCounts) -> Self {
-        let QueueCounts { ready, in_flight, delayed, dead, oldest_age_ms: _ } = counts;
+        let QueueCounts { ready, in_flight, delayed, dead, oldest_age_ms: _, trouble: _ } = counts;
         Self { ready, in_flight, delayed, dead }
     }
 }
@@ -51,8 +51,11 @@ pub(crate) struct LiveQueue {
     entity: Entity<Queue>,
     /// What it holds.
     counts: Counts,
-    /// Age of the oldest message that waits, in milliseconds; null if nothing does.
+    /// Age of the oldest message that waits, in milliseconds; null if nothing does, or the broker
+    /// cannot tell.
     oldest_age_ms: Option<u64>,
+    /// Why the queue is not as it is wanted on its broker, or cannot be looked at; null if all is well.
+    trouble: Option<String>,
     /// The subscription that takes from it.
     subscription: Option<String>,
 }
@@ -68,6 +71,7 @@ impl LiveQueue {
         Ok(Self {
             entity: Entity::new(name, entry),
             oldest_age_ms: counts.oldest_age_ms,
+            trouble: counts.trouble.clone(),
             counts: counts.into(),
             subscription: consumer.map(ToString::to_string),
         })

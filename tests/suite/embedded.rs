@@ -7,12 +7,10 @@ use brolly_core::{Broker, Commit, SystemClock};
 use brolly_embedded::{Config, Embedded};
 use brolly_store::{Messages, Store};
 use brolly_tests::contract::{self, Subject};
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 struct Running {
     store: Store,
-    broker: Embedded,
-    _stop: DropGuard,
+    broker: Arc<Embedded>,
 }
 
 struct EmbeddedSubject {
@@ -32,10 +30,10 @@ impl EmbeddedSubject {
         let messages = Messages::open(&store).unwrap();
         let broker =
             Embedded::open(store.clone(), messages, Arc::new(SystemClock), Config::default()).unwrap();
-        let stop = CancellationToken::new();
-        let (runs, stopped) = (broker.clone(), stop.clone());
-        tokio::spawn(async move { runs.run(stopped).await });
-        self.running = Some(Running { store, broker, _stop: stop.drop_guard() });
+        let broker = Arc::new(broker);
+        let runs = broker.clone();
+        tokio::spawn(async move { runs.run().await });
+        self.running = Some(Running { store, broker });
     }
 
     fn running(&self) -> &Running {
@@ -46,7 +44,7 @@ impl EmbeddedSubject {
 #[async_trait]
 impl Subject for EmbeddedSubject {
     fn broker(&self) -> Arc<dyn Broker> {
-        Arc::new(self.running().broker.clone())
+        self.running().broker.clone()
     }
 
     async fn commit(&self, commit: Commit) {
@@ -57,6 +55,7 @@ impl Subject for EmbeddedSubject {
     /// real binary.
     async fn crash(&mut self) {
         let running = self.running.take().unwrap();
+        running.broker.close().await;
         running.store.close();
         drop(running);
         self.start();

@@ -168,7 +168,8 @@ impl House {
         let dispatch = Dispatch::new(
             Arc::new(catalog),
             Arc::new(ledger),
-            Arc::new(embedded.clone()),
+            Arc::new(()),
+            Arc::new(embedded),
             plugins,
             clock,
             brolly_dispatch::Config::default(),
@@ -178,8 +179,7 @@ impl House {
         let running = tokio::spawn({
             let stop = stop.clone();
             async move {
-                let (ran, ()) = tokio::join!(dispatch.run(stop.clone()), embedded.run(stop));
-                ran.unwrap();
+                dispatch.run(stop).await.unwrap();
                 store.close();
             }
         });

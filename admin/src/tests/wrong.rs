@@ -13,7 +13,6 @@ async fn paths_methods_and_parameters() {
         ("GET", "/api/v1", 404, "not-found"),
         ("GET", "/api/v1/topic/t", 404, "not-found"),
         ("GET", "/api/v1/topics/t/", 404, "not-found"),
-        ("PUT", "/api/v1/brokers/x", 404, "not-found"),
         ("PATCH", "/api/v1/topics/t", 405, "method-not-allowed"),
         ("POST", "/api/v1/topics/t", 405, "method-not-allowed"),
         ("DELETE", "/api/v1/topics", 405, "method-not-allowed"),

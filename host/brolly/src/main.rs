@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod config;
+mod registry;
 mod serve;
 
 /// The store's thread allocates and frees rows by the million; with the system's allocator it

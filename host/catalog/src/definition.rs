@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brolly_core::{Name, Queue, Refusal, Route, Subscription, Topic};
+use brolly_core::{BrokerDefinition, Name, Proposal, Queue, Refusal, Route, Subscription, Topic};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Entry, Plugin, Snapshot, Token, references};
@@ -11,6 +11,7 @@ use crate::{Entry, Plugin, Snapshot, Token, references};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words of the product")]
 pub enum Kind {
+    Broker,
     Topic,
     Queue,
     Route,
@@ -24,6 +25,7 @@ impl Kind {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Kind::Broker => "broker",
             Kind::Topic => "topic",
             Kind::Queue => "queue",
             Kind::Route => "route",
@@ -57,11 +59,46 @@ pub trait Definition: Clone + PartialEq + Serialize + DeserializeOwned + Send + 
     /// Says what is wrong and how to mend it.
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal>;
 
+    /// The broker that is to honour it, and what that is asked. Only for what has passed
+    /// [`Definition::check`].
+    fn proposal<'a>(&'a self, _snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
+        None
+    }
+
     /// Checks that nothing refers to it.
     ///
     /// # Errors
     /// [`brolly_core::Code::InUse`], naming what does.
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal>;
+}
+
+/// Whether a host can make it is checked by whoever makes brokers, not here.
+impl Definition for BrokerDefinition {
+    const KIND: Kind = Kind::Broker;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.brokers
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.brokers)
+    }
+
+    fn merged(self, before: Option<&Self>) -> Self {
+        match before {
+            Some(before) => self.with_password_of(before),
+            None => self,
+        }
+    }
+
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let before = snapshot.brokers.get(name).map(|entry| &*entry.value);
+        references::broker_may_be(name, self, before)
+    }
+
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::broker_unused(snapshot, name)
+    }
 }
 
 impl Definition for Topic {
@@ -76,13 +113,18 @@ impl Definition for Topic {
     }
 
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
-        references::broker(&self.broker)?;
+        self.check()?;
+        references::broker(snapshot, &self.broker)?;
         references::broker_unchanged(
             "topic",
             name,
             snapshot.topics.get(name).map(|e| &e.value.broker),
             &self.broker,
         )
+    }
+
+    fn proposal<'a>(&'a self, _snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
+        Some((&self.broker, Proposal::Topic(self)))
     }
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -103,13 +145,17 @@ impl Definition for Queue {
 
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         self.check()?;
-        references::broker(&self.broker)?;
+        references::broker(snapshot, &self.broker)?;
         references::broker_unchanged(
             "queue",
             name,
             snapshot.queues.get(name).map(|e| &e.value.broker),
             &self.broker,
         )
+    }
+
+    fn proposal<'a>(&'a self, _snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
+        Some((&self.broker, Proposal::Queue(self)))
     }
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -132,6 +178,11 @@ impl Definition for Route {
     fn check(&self, _name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         self.check()?;
         references::route_ends(snapshot, self)
+    }
+
+    fn proposal<'a>(&'a self, snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
+        let queue = &snapshot.queues.get(&self.queue)?.value;
+        Some((&queue.broker, Proposal::Route(self, queue)))
     }
 
     fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -158,6 +209,11 @@ impl Definition for Subscription {
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         self.check()?;
         references::subscription_ends(snapshot, name, self)
+    }
+
+    fn proposal<'a>(&'a self, snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
+        let queue = &snapshot.queues.get(&self.queue)?.value;
+        Some((&queue.broker, Proposal::Order(queue, self.order)))
     }
 
     fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! What definitions say of each other: nothing may refer to what is not there, and nothing that is
 //! referred to may go.
 
-use brolly_core::{Code, Name, Refusal, Route, Subscription, defaults};
+use brolly_core::{BrokerDefinition, Code, Name, Refusal, Route, Subscription, defaults};
 
 use crate::{Plugin, Role, Snapshot};
 
@@ -10,11 +10,50 @@ fn refuse(code: Code, detail: String) -> Result<(), Refusal> {
 }
 
 /// The broker must be one that this host has.
-pub(crate) fn broker(name: &Name) -> Result<(), Refusal> {
-    if *name == defaults::broker() {
+pub(crate) fn broker(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
+    if *name == defaults::broker() || snapshot.brokers.contains_key(name) {
         return Ok(());
     }
-    refuse(Code::UnknownReference, format!("there is no broker named {name}; this host has \"embedded\""))
+    refuse(
+        Code::UnknownReference,
+        format!(
+            "there is no broker named {name}; create it with PUT /api/v1/brokers/{name}, or use \"{}\"",
+            defaults::broker()
+        ),
+    )
+}
+
+/// The embedded broker is there by itself; another one stays of its kind, as its queues are.
+pub(crate) fn broker_may_be(
+    name: &Name,
+    broker: &BrokerDefinition,
+    before: Option<&BrokerDefinition>,
+) -> Result<(), Refusal> {
+    if *name == defaults::broker() {
+        return refuse(
+            Code::Unsupported,
+            format!("the broker {name} is part of every host and cannot be defined; choose another name"),
+        );
+    }
+    match before {
+        Some(before) if before.kind != broker.kind => refuse(
+            Code::Unsupported,
+            format!("the broker {name} is of the kind {}; make a new one instead", before.kind),
+        ),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn broker_unused(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
+    let topic = snapshot.topics.iter().find(|(_, topic)| topic.value.broker == *name);
+    let queue = snapshot.queues.iter().find(|(_, queue)| queue.value.broker == *name);
+    let user = topic.map(|(topic, _)| ("topic", topic)).or(queue.map(|(queue, _)| ("queue", queue)));
+    match user {
+        Some((kind, user)) => {
+            refuse(Code::InUse, format!("the {kind} {user} lives on the broker {name}; delete that first"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Messages do not move along when a definition changes its broker, so it may not.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use brolly_core::{Name, Queue, Route, Subscription, Timestamp, Topic};
+use brolly_core::{BrokerDefinition, Name, Queue, Route, Subscription, Timestamp, Topic};
 use brolly_store::{Store, keys};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -16,6 +16,8 @@ type Map<T> = Arc<BTreeMap<Name, Entry<T>>>;
 pub struct Snapshot {
     /// Grows with every change.
     pub revision: u64,
+    /// Brokers, but for the embedded one.
+    pub brokers: Map<BrokerDefinition>,
     /// Topics.
     pub topics: Map<Topic>,
     /// Queues.
@@ -83,6 +85,7 @@ impl<T: DeserializeOwned> Entry<T> {
 impl Snapshot {
     pub(crate) fn read(store: &Store) -> Result<Self, Error> {
         let mut snapshot = Self::default();
+        snapshot.read_kind::<BrokerDefinition>(store)?;
         snapshot.read_kind::<Topic>(store)?;
         snapshot.read_kind::<Queue>(store)?;
         snapshot.read_kind::<Route>(store)?;

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    BrokerDefinition, Commit, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal, Route,
-    Router, Settlement, Timestamp, Topic,
+    BrokerDefinition, Code, Commit, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal,
+    Route, Router, Settlement, Timestamp, Topic,
 };
 
 /// Makes brokers of the kinds that a host knows.
@@ -22,6 +22,18 @@ pub trait Brokers: Send + Sync + 'static {
     /// # Errors
     /// As [`Brokers::check`]; [`BrokerError::Failed`] when the host's own store cannot be read.
     fn open(&self, name: &Name, definition: &BrokerDefinition) -> Result<Arc<dyn Broker>, BrokerError>;
+}
+
+/// A host that has its embedded broker and no other.
+impl Brokers for () {
+    fn check(&self, definition: &BrokerDefinition) -> Result<(), Refusal> {
+        let detail = format!("this host knows no brokers of the kind {:?}", definition.kind);
+        Err(Refusal::new(Code::InvalidDefinition, detail))
+    }
+
+    fn open(&self, _: &Name, definition: &BrokerDefinition) -> Result<Arc<dyn Broker>, BrokerError> {
+        Err(self.check(definition).err().unwrap_or_else(|| Refusal::not_found("broker", "")).into())
+    }
 }
 
 /// A system that keeps messages, and the way to it.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use brolly_catalog::Catalog;
-use brolly_core::{Broker, Clock, Consume, Name, Plugins, Source, Subscription};
+use brolly_core::{Clock, Consume, Name, Plugins, Source, Subscription};
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
+    brokers::Fleet,
     meters::Meters,
     plan::Plan,
     publishing::Publisher,
@@ -25,7 +26,7 @@ use crate::{
 pub(crate) struct Parts {
     pub catalog: Arc<Catalog>,
     pub ledger: Arc<Ledger>,
-    pub broker: Arc<dyn Broker>,
+    pub brokers: Arc<Fleet>,
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
 }
@@ -98,7 +99,8 @@ impl Controller {
         let plan = self.plan(&wanted).await?;
         let definition = &wanted.definition;
         let consume = Consume { order: definition.order, max_in_flight: definition.max_in_flight };
-        let source = self.parts.broker.consume(&definition.queue, consume).await?;
+        let broker = self.parts.brokers.of_queue(&self.parts.catalog.snapshot(), &definition.queue)?;
+        let source = broker.consume(&definition.queue, consume).await?;
         let worker = Arc::new(self.worker(definition, source.clone(), plan));
         let mut crew = Crew::default();
         self.board.set(State::Running, Some(definition.version), None, &*self.parts.clock);
@@ -134,7 +136,8 @@ impl Controller {
             ledger: parts.ledger.clone(),
             publisher: Publisher {
                 catalog: parts.catalog.clone(),
-                broker: parts.broker.clone(),
+                brokers: parts.brokers.clone(),
+                queue: definition.queue.clone(),
                 ledger: parts.ledger.clone(),
                 runtime: tokio::runtime::Handle::current(),
             },

@@ -147,8 +147,9 @@ impl Handle {
         let missing = match fate {
             Fate::Discard => parts.ledger.discard(queue, &seqs).await?,
             Fate::Replay => {
+                let broker = parts.brokers.of_queue(&parts.catalog.snapshot(), queue)?;
                 let stage = |seq, message: &_, commit: &mut _| {
-                    parts.broker.stage_replay(queue, seq, message, commit).map_err(Error::from)
+                    broker.stage_replay(queue, seq, message, commit).map_err(Error::from)
                 };
                 parts.ledger.replay(queue, &seqs, stage).await?
             }

@@ -1,11 +1,12 @@
 //! The door to everything: what the admin may see and change. It never touches a delivery in flight.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
 use brolly_core::{
-    Accepted, Admission, Broker, Clock, Code, Digest, Name, NewMessage, Plugins, Publication, Queue, Refusal,
-    Router, StateEntry, Subscription, Topic,
+    Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Code, Connection, Counts,
+    Digest, Health, Name, NewMessage, Plugins, Queue, Refusal, Router, StateEntry, Subscription, Thing,
+    Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
+    brokers::Fleet,
     controller::Parts,
     status::{Board, State, Status},
     supervisor::Supervisor,
@@ -44,12 +46,14 @@ impl Dispatch {
     pub fn new(
         catalog: Arc<Catalog>,
         ledger: Arc<Ledger>,
-        broker: Arc<dyn Broker>,
+        kinds: Arc<dyn Brokers>,
+        embedded: Arc<dyn Broker>,
         plugins: Arc<dyn Plugins>,
         clock: Arc<dyn Clock>,
         config: Config,
     ) -> Self {
-        let parts = Arc::new(Parts { catalog, ledger, broker, plugins, clock });
+        let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
+        let parts = Arc::new(Parts { catalog, ledger, brokers, plugins, clock });
         let inner = Inner { parts, config, boards: RwLock::default(), router: Mutex::default() };
         Self { handle: Handle { inner: Arc::new(inner) } }
     }
@@ -60,13 +64,13 @@ impl Dispatch {
         self.handle.clone()
     }
 
-    /// Tells the broker its queues and routes. To be called before anything can be published: until
-    /// then the broker refuses it.
+    /// Opens the brokers and tells them their queues and routes. To be called before anything can be
+    /// published: until then it is refused.
     ///
     /// # Errors
-    /// When the broker cannot be configured.
+    /// When a broker cannot be configured. One that cannot be reached is no error.
     pub async fn prepare(&self) -> Result<(), Error> {
-        self.handle.configure_broker().await
+        self.handle.configure_brokers().await
     }
 
     /// Runs every subscription that is wanted until it is told to stop; comes back when each has
@@ -103,7 +107,7 @@ pub struct Page<T> {
 }
 
 /// What a queue holds; none means that the broker cannot tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueCounts {
     /// Waiting to be taken.
     pub ready: Option<u64>,
@@ -113,8 +117,11 @@ pub struct QueueCounts {
     pub delayed: Option<u64>,
     /// Dead letters.
     pub dead: u64,
-    /// Age of the oldest message that waits, in milliseconds; none if nothing does.
+    /// Age of the oldest message that waits, in milliseconds; none if nothing does, or the broker
+    /// cannot tell.
     pub oldest_age_ms: Option<u64>,
+    /// Why the queue is not as it is wanted, or cannot be looked at, if so.
+    pub trouble: Option<String>,
 }
 
 /// The answer to an upload.
@@ -179,9 +186,62 @@ impl Handle {
         value: T,
         only_if: Precondition,
     ) -> Result<Put<T>, Error> {
+        self.admit(name, &value).await?;
         let put = self.catalog().put(name, value, only_if).await?;
-        self.configure_broker().await?;
+        self.configure_brokers().await?;
         Ok(put)
+    }
+
+    /// The catalog's own checks, and then those of the broker that is to honour the definition.
+    async fn admit<T: Definition>(&self, name: &Name, value: &T) -> Result<(), Error> {
+        let snapshot = self.catalog().snapshot();
+        value.check(name, &snapshot)?;
+        let Some((broker, proposal)) = value.proposal(&snapshot) else { return Ok(()) };
+        // A broker that cannot be used at the moment says nothing against it.
+        let Ok(broker) = self.parts().brokers.get(broker) else { return Ok(()) };
+        match broker.admit(name, proposal).await {
+            Err(BrokerError::Refused(refusal)) => Err(refusal.into()),
+            Err(error @ BrokerError::Failed { .. }) => {
+                tracing::warn!(%name, %error, "a broker could not be asked whether it can honour a definition");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Creates or replaces a broker, and waits until it is connected or has failed to, for up to
+    /// [`Handle::CONNECTING`]. That it cannot be reached is no error.
+    ///
+    /// # Errors
+    /// What the catalog or the kind of broker refuses.
+    pub async fn put_broker(
+        &self,
+        name: &Name,
+        value: BrokerDefinition,
+        only_if: Precondition,
+    ) -> Result<Put<BrokerDefinition>, Error> {
+        self.admit(name, &value).await?;
+        let before = self.get::<BrokerDefinition>(name).ok();
+        let checked = before.map_or(value.clone(), |before| value.clone().with_password_of(&before.value));
+        self.parts().brokers.check(&checked)?;
+        let put = self.catalog().put(name, value, only_if).await?;
+        self.configure_brokers().await?;
+        let connecting = async {
+            while self.broker_health(name).state == Connection::Connecting {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Self::CONNECTING, connecting).await;
+        Ok(put)
+    }
+
+    /// How long [`Handle::put_broker`] waits for a connection.
+    pub const CONNECTING: Duration = Duration::from_secs(3);
+
+    /// How a broker is doing.
+    #[must_use]
+    pub fn broker_health(&self, name: &Name) -> Health {
+        self.parts().brokers.health(name)
     }
 
     /// Creates or replaces a subscription, after its plugin was tried within its limits.
@@ -194,8 +254,8 @@ impl Handle {
         value: Subscription,
         only_if: Precondition,
     ) -> Result<Put<Subscription>, Error> {
-        // The catalog's own checks first: they say more than a plugin file that is not there.
-        Definition::check(&value, name, &self.catalog().snapshot())?;
+        // These say more than a plugin file that is not there.
+        self.admit(name, &value).await?;
         let (plugins, wasm) = (self.parts().plugins.clone(), self.catalog().plugin_file(&value.version));
         let (tried, definition) = (name.clone(), value.clone());
         blocking("trying a plugin", move || plugins.handler(&tried, &definition, &wasm)).await??;
@@ -222,7 +282,7 @@ impl Handle {
     /// [`Code::NotFound`], [`Code::InUse`], [`Code::Changed`].
     pub async fn delete<T: Definition>(&self, name: &Name, only_if: Precondition) -> Result<(), Error> {
         self.catalog().delete::<T>(name, only_if).await?;
-        self.configure_broker().await
+        self.configure_brokers().await
     }
 
     /// Deletes a queue that nothing uses; `force` drops the messages and dead letters that it holds.
@@ -230,7 +290,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::delete`], and [`Code::NotEmpty`].
     pub async fn delete_queue(&self, name: &Name, only_if: Precondition, force: bool) -> Result<(), Error> {
-        self.get::<Queue>(name)?;
+        let broker = self.parts().brokers.get(&self.get::<Queue>(name)?.value.broker);
         let counts = self.counts(name).await?;
         let waiting = [counts.ready, counts.in_flight, counts.delayed].into_iter().flatten().sum::<u64>();
         if !force && waiting + counts.dead > 0 {
@@ -244,21 +304,25 @@ impl Handle {
             )
             .into());
         }
+        Queue::check_unused(name, &self.catalog().snapshot())?;
+        match broker {
+            Ok(broker) => broker.delete_queue(name, force).await?,
+            // Its broker is gone for good, perhaps; what is left there is not ours to judge.
+            Err(error) if force => tracing::warn!(queue = %name, %error, "a queue was deleted here only"),
+            Err(error) => return Err(error),
+        }
         self.catalog().delete::<Queue>(name, only_if).await?;
-        self.configure_broker().await?;
-        self.parts().broker.delete_queue(name, true).await?;
+        self.configure_brokers().await?;
         self.discard_all(name).await
     }
 
-    /// Tells the broker which queues and routes are wanted.
-    pub(crate) async fn configure_broker(&self) -> Result<(), Error> {
+    /// Opens and closes brokers, and tells each which queues and routes are wanted.
+    pub(crate) async fn configure_brokers(&self) -> Result<(), Error> {
         let mut router = self.inner.router.lock().await;
         let snapshot = self.catalog().snapshot();
         let routes = snapshot.routes.iter().map(|(name, entry)| (name, &*entry.value));
         let next = Arc::new(Router::new(&router, routes)?);
-        let queues =
-            snapshot.queues.iter().map(|(name, entry)| (name.clone(), (*entry.value).clone())).collect();
-        self.parts().broker.configure(Publication { queues, router: next.clone() }).await?;
+        self.parts().brokers.follow(&snapshot, next.clone()).await?;
         *router = next;
         Ok(())
     }
@@ -268,16 +332,34 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`] for the topic; what the broker refuses.
     pub async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, Error> {
-        self.get::<Topic>(topic)?;
-        Ok(self.parts().broker.publish(topic, messages).await?)
+        let broker = self.parts().brokers.get(&self.get::<Topic>(topic)?.value.broker)?;
+        Ok(broker.publish(topic, messages).await?)
+    }
+
+    /// Why a topic is not on its broker as it is wanted, if it is not.
+    #[must_use]
+    pub fn topic_trouble(&self, name: &Name) -> Option<String> {
+        let broker = self.get::<Topic>(name).ok()?.value.broker.clone();
+        match self.parts().brokers.get(&broker) {
+            Ok(broker) => broker.trouble(Thing::Topic(name)),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     /// What a queue holds.
     ///
     /// # Errors
-    /// [`Code::NotFound`]; a failing broker.
+    /// [`Code::NotFound`]. A broker that cannot be asked is the queue's trouble, no error.
     pub async fn counts(&self, queue: &Name) -> Result<QueueCounts, Error> {
-        let counts = self.parts().broker.counts(queue).await?;
+        let (counts, trouble) = match self.parts().brokers.get(&self.get::<Queue>(queue)?.value.broker) {
+            Ok(broker) => match broker.counts(queue).await {
+                Ok(counts) => (counts, broker.trouble(Thing::Queue(queue))),
+                Err(error) => {
+                    (Counts::default(), broker.trouble(Thing::Queue(queue)).or(Some(error.to_string())))
+                }
+            },
+            Err(error) => (Counts::default(), Some(error.to_string())),
+        };
         let now = self.parts().clock.now();
         let age = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
         Ok(QueueCounts {
@@ -286,6 +368,7 @@ impl Handle {
             delayed: counts.delayed,
             dead: self.parts().ledger.dead_letters().count(queue),
             oldest_age_ms: counts.oldest.map(age),
+            trouble,
         })
     }
 

@@ -5,6 +5,7 @@
 //! `worker.rs` is the life of a message; `controller.rs` keeps one subscription running as it is
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
+mod brokers;
 mod controller;
 mod dead_letters;
 mod error;

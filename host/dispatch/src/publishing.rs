@@ -1,12 +1,12 @@
 //! Publishing on behalf of handlers: which broker has the topic, and topics that nobody made yet.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use brolly_catalog::{Catalog, Precondition};
-use brolly_core::{Accepted, Broker, Code, Commit, Name, Outgoing, Refusal, Topic, defaults};
+use brolly_core::{Accepted, Code, Commit, Name, Outgoing, Refusal, Topic, defaults};
 use brolly_ledger::{Begun, Ledger};
 
-use crate::Error;
+use crate::{Error, brokers::Fleet};
 
 /// With so many topics none is made for a handler any more: a plugin that makes up names must not
 /// fill the catalog. An operator still can.
@@ -16,7 +16,9 @@ const MAX_TOPICS: usize = 10_000;
 #[derive(Clone)]
 pub(crate) struct Publisher {
     pub catalog: Arc<Catalog>,
-    pub broker: Arc<dyn Broker>,
+    pub brokers: Arc<Fleet>,
+    /// The queue whose deliveries are handled.
+    pub queue: Name,
     pub ledger: Arc<Ledger>,
     pub runtime: tokio::runtime::Handle,
 }
@@ -34,11 +36,10 @@ impl Publisher {
                     format!("there is no topic {}, and there are {MAX_TOPICS} already", outgoing.topic);
                 return Err(Refusal::new(Code::Unavailable, detail).into());
             }
-            let topic = Topic {
-                broker: defaults::broker(),
-                description: format!("first published to by the subscription {subscription}"),
-                owners: Vec::new(),
-            };
+            // Where the delivery came from, so that a queue that moves takes them along.
+            let home = snapshot.queues.get(&self.queue).map(|queue| queue.value.broker.clone());
+            let description = format!("first published to by the subscription {subscription}");
+            let topic = Topic::on(home.unwrap_or_else(defaults::broker), description);
             let put = self.catalog.put(&outgoing.topic, topic, Precondition::Absent);
             match self.runtime.block_on(put).map_err(Error::from) {
                 Ok(_) => tracing::info!(topic = %outgoing.topic, %subscription, "a handler's topic was made"),
@@ -50,7 +51,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Adds messages to the commit.
+    /// Adds messages to the commit, each by the broker that has its topic.
     pub(crate) fn stage(
         &self,
         outgoing: &[Outgoing],
@@ -60,7 +61,19 @@ impl Publisher {
         if outgoing.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.broker.stage_publish(outgoing, &begun.origin(), commit)?)
+        let snapshot = self.catalog.snapshot();
+        let mut by_broker: BTreeMap<Name, Vec<Outgoing>> = BTreeMap::new();
+        for outgoing in outgoing {
+            let topic = snapshot.topics.get(&outgoing.topic);
+            let topic = topic.ok_or_else(|| Refusal::not_found("topic", outgoing.topic.as_str()))?;
+            by_broker.entry(topic.value.broker.clone()).or_default().push(outgoing.clone());
+        }
+        let mut accepted = Vec::with_capacity(outgoing.len());
+        for (broker, outgoing) in by_broker {
+            let broker = self.brokers.get(&broker)?;
+            accepted.extend(broker.stage_publish(&outgoing, &begun.origin(), commit)?);
+        }
+        Ok(accepted)
     }
 
     /// Hands a commit without an outcome to the store.

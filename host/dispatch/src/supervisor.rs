@@ -42,7 +42,7 @@ impl Supervisor {
         let mut swept_to = None;
         loop {
             changes.borrow_and_update();
-            self.handle.configure_broker().await?;
+            self.handle.configure_brokers().await?;
             self.reconcile();
             tokio::select! {
                 biased;
@@ -56,6 +56,7 @@ impl Supervisor {
             wanted.send_replace(None);
         }
         while self.tasks.join_next().await.is_some() {}
+        self.handle.parts().brokers.close_all().await;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The life of a delivery: taken, begun, handled, decided, finished, settled.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use brolly_core::{
@@ -63,8 +63,12 @@ impl Worker {
     /// One delivery, from being taken to its outcome being on the way to the disk.
     fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
         let held = Held { source: &*self.source, lease: Some(delivery.lease) };
-        let begun = match self.ledger.begin(&self.name, &self.queue, delivery)? {
+        let begun = match self.ledger.begin(&self.name, &self.queue, delivery, self.clock.now())? {
             Begin::Attempt(begun) => begun,
+            Begin::Early(delay) => {
+                held.give_back(delay);
+                return Ok(());
+            }
             Begin::Decided(settlement) => {
                 self.meters.settled_again.increment(1);
                 self.publisher.submit(|commit| self.stage_settlement(delivery, settlement, commit));
@@ -89,8 +93,11 @@ impl Worker {
 
     fn attempt(&self, plan: &Plan, delivery: &Delivery, begun: &Begun, state: &StateView) -> Attempt {
         let at = self.clock.now();
+        if let Some(reason) = &delivery.unfit {
+            return Attempt::unhandled(at, AttemptOutcome::Unfit, reason.clone());
+        }
         if let Some(reason) = plan.expired(&delivery.message, at) {
-            return Attempt::expired(at, reason);
+            return Attempt::unhandled(at, AttemptOutcome::Expired, reason);
         }
         let handled = plan.handle(&delivery.message, begun, state);
         self.meters.seconds.record(handled.duration);
@@ -117,7 +124,7 @@ impl Worker {
         }
         loop {
             let finished = attempt.finished(plan);
-            let settlement = finished.decision.settlement();
+            let settlement = finished.decision.settlement(begun.attempt);
             let publish = match finished.decision {
                 Decision::Ack => finished.effects.publish.as_slice(),
                 Decision::Retry { .. } | Decision::DeadLetter { .. } | Decision::Release { .. } => &[],
@@ -174,16 +181,17 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn expired(at: brolly_core::Timestamp, reason: String) -> Self {
+    /// A dead letter that no handler has seen.
+    fn unhandled(at: brolly_core::Timestamp, outcome: AttemptOutcome, reason: String) -> Self {
         let handled = Handled {
             verdict: Verdict::Outcome(Outcome::Reject { reason: reason.clone() }),
             effects: Effects::default(),
             logs: Vec::new(),
             logs_dropped: 0,
-            duration: std::time::Duration::ZERO,
+            duration: Duration::ZERO,
             memory_bytes: 0,
         };
-        Self { at, decision: Decision::DeadLetter { reason }, outcome: AttemptOutcome::Expired, handled }
+        Self { at, decision: Decision::DeadLetter { reason }, outcome, handled }
     }
 
     fn release(&mut self, refusal: &Refusal, begun: &Begun, plan: &Plan) {
@@ -197,7 +205,7 @@ impl Attempt {
             decision: &self.decision,
             outcome: self.outcome,
             effects: &self.handled.effects,
-            version: (self.outcome != AttemptOutcome::Expired).then_some(plan.definition.version),
+            version: self.outcome.is_a_handlers().then_some(plan.definition.version),
             at: self.at,
             duration_us: u64::try_from(self.handled.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: self.handled.memory_bytes,
@@ -229,6 +237,13 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
+    /// It is to be taken again when the delay has passed.
+    fn give_back(mut self, delay: Duration) {
+        if let Some(lease) = self.lease.take() {
+            self.source.give_back(lease, delay);
+        }
+    }
+
     /// Its settlement is on the way.
     fn pass_on(mut self) {
         self.lease = None;
@@ -238,7 +253,7 @@ impl Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(lease) = self.lease {
-            self.source.give_back(lease);
+            self.source.give_back(lease, Duration::ZERO);
         }
     }
 }

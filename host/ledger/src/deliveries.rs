@@ -40,6 +40,21 @@ pub enum AttemptOutcome {
     Fault,
     /// It was too old to be handled.
     Expired,
+    /// It breaks a limit of messages, or its broker gave it up.
+    Unfit,
+}
+
+impl AttemptOutcome {
+    /// Whether a handler had a part in it.
+    #[must_use]
+    pub fn is_a_handlers(self) -> bool {
+        match self {
+            AttemptOutcome::Ack | AttemptOutcome::Retry | AttemptOutcome::Reject | AttemptOutcome::Fault => {
+                true
+            }
+            AttemptOutcome::Expired | AttemptOutcome::Unfit => false,
+        }
+    }
 }
 
 /// One attempt, as it is remembered.

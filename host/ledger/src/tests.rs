@@ -54,7 +54,14 @@ impl Bench {
         let mut commit = Commit::default();
         self.messages.stage(seq, &stored, &mut commit).unwrap();
         self.store.submit(commit);
-        Delivery { message, lease: Lease { tag: seq }, record: Some(seq), first: false, attempts: 0, unfit: None }
+        Delivery {
+            message,
+            lease: Lease { tag: seq },
+            record: Some(seq),
+            first: false,
+            attempts: 0,
+            unfit: None,
+        }
     }
 
     fn begin(&self, delivery: &Delivery) -> Begun {
@@ -150,7 +157,9 @@ async fn a_message_from_elsewhere_is_stored_with_its_first_outcome_and_has_one_n
     let begun = bench.begin(&delivery);
     assert_eq!(begun.attempt, 3, "as the message itself tells");
     let elsewhere = bench.ledger.begin(&name("other"), &name("q2"), &delivery, Timestamp(0)).unwrap();
-    let Begin::Attempt(elsewhere) = elsewhere else { panic!("another subscription handles it beside this one") };
+    let Begin::Attempt(elsewhere) = elsewhere else {
+        panic!("another subscription handles it beside this one")
+    };
     assert_eq!(begun.origin().record, elsewhere.origin().record);
     drop(elsewhere);
     let view = bench.ledger.state(&name("s"));

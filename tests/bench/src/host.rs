@@ -6,15 +6,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context;
 use async_trait::async_trait;
 use brolly_catalog::Catalog;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Commit, Consume, Counts, Delivery, Lease, Message, Name, NewMessage,
-    Origin, Outgoing, Plugins, Publication, Queue, Route, Settlement, Source, Subscription, SystemClock,
-    Topic,
+    Accepted, Broker, BrokerError, Commit, Consume, Counts, Delivery, Health, Lease, Message, Name,
+    NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue, Route, Settlement, Source,
+    Subscription, SystemClock, Thing, Topic,
 };
 use brolly_dispatch::{Dispatch, Handle, Precondition};
 use brolly_embedded::Embedded;
@@ -65,15 +66,20 @@ impl Host {
         let embedded =
             Embedded::open(store.clone(), messages, clock.clone(), brolly_embedded::Config::default())?;
         let settled = Arc::new(Settled::default());
-        let broker = Arc::new(Watched { broker: embedded.clone(), settled: settled.clone() });
+        let broker = Arc::new(Watched { broker: Arc::new(embedded), settled: settled.clone() });
         let runtime = Runtime::new(brolly_runtime::Config::new(dir.join("cache")))?;
         let plugins: Arc<dyn Plugins> = Arc::new(runtime);
-        let dispatch =
-            Dispatch::new(catalog, ledger, broker, plugins, clock, brolly_dispatch::Config::default());
+        let dispatch = Dispatch::new(
+            catalog,
+            ledger,
+            Arc::new(()),
+            broker,
+            plugins,
+            clock,
+            brolly_dispatch::Config::default(),
+        );
         let (handle, stop) = (dispatch.handle(), CancellationToken::new());
-        let (timer, running) = (stop.clone(), stop.clone());
-        tokio::spawn(async move { embedded.run(timer).await });
-        tokio::spawn(dispatch.run(running));
+        tokio::spawn(dispatch.run(stop.clone()));
         let host = Self {
             handle,
             #[cfg(test)]
@@ -113,9 +119,9 @@ fn definition<T: DeserializeOwned>(json: serde_json::Value) -> anyhow::Result<T>
     serde_json::from_value(json).context("a definition")
 }
 
-/// The embedded broker, observed where it learns that an outcome is durable.
+/// A broker, observed where it learns that an outcome is durable.
 struct Watched {
-    broker: Embedded,
+    broker: Arc<dyn Broker>,
     settled: Arc<Settled>,
 }
 
@@ -126,6 +132,26 @@ struct WatchedSource {
 
 #[async_trait]
 impl Broker for Watched {
+    async fn run(&self) {
+        self.broker.run().await;
+    }
+
+    async fn close(&self) {
+        self.broker.close().await;
+    }
+
+    fn health(&self) -> Health {
+        self.broker.health()
+    }
+
+    fn trouble(&self, thing: Thing<'_>) -> Option<String> {
+        self.broker.trouble(thing)
+    }
+
+    async fn admit(&self, name: &Name, proposal: Proposal<'_>) -> Result<(), BrokerError> {
+        self.broker.admit(name, proposal).await
+    }
+
     async fn configure(&self, wanted: Publication) -> Result<(), BrokerError> {
         self.broker.configure(wanted).await
     }
@@ -187,8 +213,8 @@ impl Source for WatchedSource {
         self.settled.changed.notify_waiters();
     }
 
-    fn give_back(&self, lease: Lease) {
-        self.source.give_back(lease);
+    fn give_back(&self, lease: Lease, delay: Duration) {
+        self.source.give_back(lease, delay);
     }
 
     fn close(&self) {

@@ -114,7 +114,6 @@ impl Embedded {
             }),
         })
     }
-
 }
 
 impl Inner {
@@ -167,7 +166,8 @@ impl Broker for Embedded {
             Proposal::Route(..) | Proposal::Order(..) => false,
         };
         if elsewhere {
-            let detail = "type, address and adopt are for brokers elsewhere; the embedded broker has none of them";
+            let detail =
+                "type, address and adopt are for brokers elsewhere; the embedded broker has none of them";
             return Err(Refusal::new(Code::Unsupported, detail).into());
         }
         Ok(())

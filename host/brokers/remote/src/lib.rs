@@ -7,9 +7,11 @@
 //!
 //! * `window`: what may be taken, one copy of a message at a time, one key at a time;
 //! * `outbox`: a handler's messages, durable with its outcome, sent until they are confirmed;
-//! * `publish`: an id once for each topic.
+//! * `publish`: an id once for each topic;
+//! * `ids`: what becomes of messages without one.
 
 mod error;
+mod ids;
 mod outbox;
 mod publish;
 mod source;
@@ -34,6 +36,7 @@ pub use transport::{Parcel, Received, Tap, To, Transport};
 pub use window::{Inlet, Pushed};
 
 use error::failed;
+use ids::Ids;
 use outbox::{Destination, Outbox};
 use source::RemoteSource;
 use window::Window;
@@ -100,7 +103,8 @@ impl Remote {
 impl Inner {
     fn window(&self, queue: &Name) -> Arc<Window> {
         let mut windows = self.windows.lock();
-        let new = || Arc::new(Window::new(queue.clone(), self.clock.clone(), self.router.clone()));
+        let ids = || Ids::new(self.messages.clone());
+        let new = || Arc::new(Window::new(queue.clone(), self.clock.clone(), self.router.clone(), ids()));
         windows.entry(queue.clone()).or_insert_with(new).clone()
     }
 
@@ -125,7 +129,7 @@ impl Broker for Remote {
     async fn close(&self) {
         let windows: Vec<Arc<Window>> = self.inner.windows.lock().values().cloned().collect();
         for window in windows {
-            window.close();
+            window.abort("the broker is being closed");
             // What is still in hand after that comes again.
             let _ = tokio::time::timeout(DRAIN, window.drained()).await;
         }

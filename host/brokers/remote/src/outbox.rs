@@ -90,10 +90,15 @@ impl Outbox {
         for row in outbox.store.scan(&keys::outbox_prefix(), None) {
             let (key, value) = row?;
             let wrong = |why: String| Error::Row { row: key.escape_ascii().to_string(), why };
-            let (seq, number) = keys::parse_outbox(&key).ok_or_else(|| wrong("its key is none".to_owned()))?;
+            let (seq, number) =
+                keys::parse_outbox(&key).ok_or_else(|| wrong("its key is none".to_owned()))?;
             let row: Row = match value.split_first() {
-                Some((&FORMAT, row)) => postcard::from_bytes(row).map_err(|error| wrong(error.to_string()))?,
-                Some((format, _)) => return Err(wrong(format!("it has format {format}, this version reads {FORMAT}"))),
+                Some((&FORMAT, row)) => {
+                    postcard::from_bytes(row).map_err(|error| wrong(error.to_string()))?
+                }
+                Some((format, _)) => {
+                    return Err(wrong(format!("it has format {format}, this version reads {FORMAT}")));
+                }
                 None => return Err(wrong("it is empty".to_owned())),
             };
             if row.broker == outbox.broker {
@@ -129,7 +134,12 @@ impl Outbox {
     }
 
     /// Adds to the commit that the message at `seq` is sent.
-    pub(crate) fn stage(self: &Arc<Self>, seq: u64, to: Destination, commit: &mut Commit) -> Result<(), Error> {
+    pub(crate) fn stage(
+        self: &Arc<Self>,
+        seq: u64,
+        to: Destination,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
         let number = self.messages.allocate();
         let row = Row { broker: self.broker.clone(), to };
         let encoded = postcard::to_extend(&row, vec![FORMAT])
@@ -166,7 +176,8 @@ impl Outbox {
                 Ok(()) => delays = backoff(),
                 Err(error) => {
                     let delay = delays.next().unwrap_or(Duration::from_secs(10));
-                    metrics::counter!("brolly_outbox_failures_total", "broker" => self.broker.to_string()).increment(1);
+                    metrics::counter!("brolly_outbox_failures_total", "broker" => self.broker.to_string())
+                        .increment(1);
                     tracing::warn!(broker = %self.broker, waiting = self.len(), %error, ?delay, "messages could not be sent and wait");
                     tokio::time::sleep(delay).await;
                 }

@@ -61,7 +61,10 @@ pub(crate) async fn publish(
     match error {
         None => Ok(accepted),
         Some(BrokerError::Refused(refusal)) => Err(Refusal {
-            detail: format!("{} ({count} of {wanted} messages were accepted; publish with the same ids again)", refusal.detail),
+            detail: format!(
+                "{} ({count} of {wanted} messages were accepted; publish with the same ids again)",
+                refusal.detail
+            ),
             ..refusal
         }
         .into()),
@@ -114,7 +117,8 @@ fn identify(inner: &Inner, topic: &Name, id: &str) -> Result<Identity, BrokerErr
 }
 
 fn being_published(topic: &Name, id: &str) -> Refusal {
-    let detail = format!("the id {id} of the topic {topic} is being published or handled right now; try again");
+    let detail =
+        format!("the id {id} of the topic {topic} is being published or handled right now; try again");
     Refusal::new(Code::Unavailable, detail)
 }
 
@@ -157,7 +161,8 @@ impl Fresh {
             None => vec![Parcel { to: To::Topic, message, routed }],
             Some(delay) => {
                 let to = |queue: &Name| To::Queue { queue: queue.clone(), delay, attempts: 0 };
-                let parcel = |queue| Parcel { to: to(queue), message: message.clone(), routed: vec![queue.clone()] };
+                let parcel =
+                    |queue| Parcel { to: to(queue), message: message.clone(), routed: vec![queue.clone()] };
                 routed.iter().map(parcel).collect()
             }
         }

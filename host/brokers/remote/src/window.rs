@@ -22,7 +22,10 @@ use brolly_core::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::transport::{Received, Tap};
+use crate::{
+    ids::Ids,
+    transport::{Received, Tap},
+};
 
 /// The longest sleep until something held back is due: the machine's clock may be set forward.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -32,6 +35,7 @@ pub(crate) struct Window {
     queue: Name,
     clock: Arc<dyn Clock>,
     router: Arc<ArcSwapOption<Router>>,
+    ids: Ids,
     hasher: RandomState,
     state: Mutex<State>,
     /// Wakes one waiting worker whenever something may be taken; the one that takes wakes the next.
@@ -51,6 +55,8 @@ pub struct Inlet {
 struct State {
     /// Counts consumptions. What belongs to an earlier one is not settled at the present tap.
     generation: u64,
+    /// The order of the latest consumption; it holds for what is still in hand after its end.
+    order: Order,
     open: Option<Consume>,
     failure: Option<String>,
     taps: Vec<(u64, Arc<dyn Tap>)>,
@@ -72,6 +78,8 @@ struct Item {
     message: Arc<Message>,
     attempts: u32,
     unfit: Option<String>,
+    /// Whether its id was derived.
+    derived: bool,
     /// What it must hold to be handled, in this order: its key, where keys are ordered, then its own
     /// identity. Hashes: two of one hash only wait for each other needlessly.
     tokens: [Option<u64>; 2],
@@ -96,11 +104,17 @@ pub(crate) struct Held {
 }
 
 impl Window {
-    pub(crate) fn new(queue: Name, clock: Arc<dyn Clock>, router: Arc<ArcSwapOption<Router>>) -> Self {
+    pub(crate) fn new(
+        queue: Name,
+        clock: Arc<dyn Clock>,
+        router: Arc<ArcSwapOption<Router>>,
+        ids: Ids,
+    ) -> Self {
         Self {
             queue,
             clock,
             router,
+            ids,
             hasher: RandomState::new(),
             state: Mutex::default(),
             wake: Notify::new(),
@@ -118,6 +132,7 @@ impl Window {
         }
         state.generation += 1;
         state.open = Some(consume);
+        state.order = consume.order;
         state.failure = None;
         Ok(Inlet { window: self.clone(), generation: state.generation })
     }
@@ -126,6 +141,16 @@ impl Window {
     pub(crate) fn attach(&self, inlet: &Inlet, tap: Arc<dyn Tap>) {
         self.state.lock().taps.push((inlet.generation, tap));
         self.wake.notify_one();
+    }
+
+    /// Ends the present consumption as [`Window::close`] does, and lets its workers know why.
+    pub(crate) fn abort(&self, reason: &str) {
+        let mut state = self.state.lock();
+        if state.open.is_some() {
+            state.failure.get_or_insert_with(|| reason.to_owned());
+        }
+        drop(state);
+        self.close();
     }
 
     /// Ends the present consumption. What is not taken goes back.
@@ -201,10 +226,11 @@ impl Window {
             Settlement::Retry { delay, attempts } => (delay, Some(attempts)),
             Settlement::Release { delay } => (delay, None),
         };
-        let ordered = self.state.lock().is_ordered();
         match attempts {
             // The other side would let later messages of the key overtake it.
-            Some(attempts) if ordered => self.hold(lease, delay, Some(attempts)),
+            Some(attempts) if self.state.lock().order == Order::Key => {
+                self.hold(lease, delay, Some(attempts))
+            }
             Some(attempts) => {
                 self.leave(lease, |tap, item| tap.retry(item.tag, &item.message, delay, attempts));
             }
@@ -256,7 +282,8 @@ impl Window {
     }
 
     fn tokens(&self, order: Order, message: &Message) -> [Option<u64>; 2] {
-        let key = (order == Order::Key && !message.key.is_empty()).then(|| self.hasher.hash_one(&message.key));
+        let key =
+            (order == Order::Key && !message.key.is_empty()).then(|| self.hasher.hash_one(&message.key));
         [key, Some(self.hasher.hash_one((&message.topic, &message.id)))]
     }
 }
@@ -264,13 +291,17 @@ impl Window {
 impl Inlet {
     /// Hands a message over.
     #[must_use]
-    pub fn push(&self, received: Received) -> Pushed {
+    pub fn push(&self, mut received: Received) -> Pushed {
         let window = &self.window;
         if received.by_route
             && let Some(router) = &*window.router.load()
             && !router.passes(&window.queue, &received.message)
         {
             return Pushed::Filtered;
+        }
+        if received.derived {
+            let (message, id) = (&mut received.message, received.message.id.clone());
+            message.id = window.ids.assign(&message.topic, id, received.redelivered);
         }
         let mut state = window.state.lock();
         let Some(consume) = state.open.filter(|_| state.generation == self.generation) else {
@@ -281,6 +312,7 @@ impl Inlet {
             lease: state.leases,
             generation: self.generation,
             tag: received.tag,
+            derived: received.derived,
             tokens: window.tokens(consume.order, &received.message),
             message: Arc::new(received.message),
             attempts: received.attempts,
@@ -299,7 +331,11 @@ impl Inlet {
             return;
         }
         state.failure = Some(reason.into());
-        drop(state.drop_waiting());
+        let waiting = state.drop_waiting();
+        let mut adrift: Vec<&Item> =
+            waiting.iter().chain(state.taken.values()).filter(|item| item.derived).collect();
+        adrift.sort_by_key(|item| item.lease);
+        self.window.ids.set_adrift(adrift.into_iter().map(|item| item.message.id.clone()));
         drop(state);
         self.window.wake.notify_waiters();
         self.window.wake.notify_one();
@@ -313,10 +349,6 @@ impl Inlet {
 }
 
 impl State {
-    fn is_ordered(&self) -> bool {
-        self.open.is_some_and(|consume| consume.order == Order::Key)
-    }
-
     fn tap(&self, generation: u64) -> Option<Arc<dyn Tap>> {
         self.taps.iter().find(|(of, _)| *of == generation).map(|(_, tap)| tap.clone())
     }
@@ -361,9 +393,10 @@ impl State {
     /// Acquires the tokens of an item one by one; answers with the first that another one holds.
     /// An item never waits for its key while it holds its identity, so no two wait for each other.
     fn missing_token(&mut self, item: &Item) -> Option<u64> {
-        item.tokens.into_iter().flatten().find(|token| {
-            *self.holders.entry(*token).or_insert(item.lease) != item.lease
-        })
+        item.tokens
+            .into_iter()
+            .flatten()
+            .find(|token| *self.holders.entry(*token).or_insert(item.lease) != item.lease)
     }
 
     /// Passes each token on to the one that has waited for it longest.

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{first_token, folder, metering::Metering, signals::Signals, telemetry};
-use crate::{cli::FAILURE, config::Config};
+use crate::{cli::FAILURE, config::Config, registry::Registry};
 
 /// The exit code after the store has failed: nothing more can become durable.
 const STORE_FAILED: u8 = 70;
@@ -37,7 +37,6 @@ pub struct App {
     listener: TcpListener,
     admin: brolly_admin::App,
     store: Store,
-    embedded: Embedded,
     dispatch: Dispatch,
     metering: Metering,
     signals: Signals,
@@ -57,7 +56,6 @@ struct DrainLimits {
 struct Opened {
     store: Store,
     catalog: Arc<Catalog>,
-    embedded: Embedded,
     dispatch: Dispatch,
 }
 
@@ -81,7 +79,7 @@ impl App {
             (config, opened)
         })
         .await?;
-        let Opened { store, catalog, embedded, dispatch } = opened?;
+        let Opened { store, catalog, dispatch } = opened?;
         // Before a request can come: what is published must find its routes.
         dispatch.prepare().await?;
         let new_token = first_token::ensure(&catalog, &config.token_file()).await?;
@@ -96,25 +94,20 @@ impl App {
         };
         let admin = brolly_admin::app(handle, Arc::new(move || prometheus.render()), config.admin);
         let signals = Signals::listen().context("listening for signals")?;
-        let app = Self { listener, admin, store, embedded, dispatch, metering, signals, limits };
+        let app = Self { listener, admin, store, dispatch, metering, signals, limits };
         Ok((app, announcement))
     }
 
     /// Runs until the process is told to stop or a part breaks off, then drains; answers with the
     /// exit code.
     pub async fn run(self) -> u8 {
-        let Self { listener, admin, store, embedded, dispatch, metering, mut signals, limits } = self;
+        let Self { listener, admin, store, dispatch, metering, mut signals, limits } = self;
         let stops = Stops::default();
         let mut parts = Parts::default();
         let stop = stops.http.clone();
         parts.start(Part::Admin, async move { Ok(brolly_admin::serve(listener, admin, stop).await?) });
         let stop = stops.work.clone();
         parts.start(Part::Dispatch, async move { Ok(dispatch.run(stop).await?) });
-        let stop = stops.timers.clone();
-        parts.start(Part::Embedded, async move {
-            embedded.run(stop).await;
-            Ok(())
-        });
         let stop = stops.timers.clone();
         parts.start(Part::Metering, async move {
             metering.run(stop).await;
@@ -168,11 +161,19 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let messages = Messages::open(&store)?;
     let catalog = Arc::new(Catalog::open(store.clone(), config.plugins_dir(), clock.clone())?);
     let ledger = Arc::new(Ledger::open(store.clone(), messages.clone())?);
-    let embedded = Embedded::open(store.clone(), messages, clock.clone(), config.embedded.clone())?;
+    let embedded = Embedded::open(store.clone(), messages.clone(), clock.clone(), config.embedded.clone())?;
     let runtime = Arc::new(Runtime::new(config.runtime.clone())?);
-    let broker = Arc::new(embedded.clone());
-    let dispatch = Dispatch::new(catalog.clone(), ledger, broker, runtime, clock, config.dispatch.clone());
-    Ok(Opened { store, catalog, embedded, dispatch })
+    let kinds = Arc::new(Registry::new(store.clone(), messages, clock.clone()));
+    let dispatch = Dispatch::new(
+        catalog.clone(),
+        ledger,
+        kinds,
+        Arc::new(embedded),
+        runtime,
+        clock,
+        config.dispatch.clone(),
+    );
+    Ok(Opened { store, catalog, dispatch })
 }
 
 /// One fact a line. Scripts look for `listening on`.
@@ -207,7 +208,6 @@ struct Stops {
 enum Part {
     Admin,
     Dispatch,
-    Embedded,
     Metering,
 }
 
@@ -270,7 +270,6 @@ impl Parts {
             self.abort(Part::Admin);
         }
         stops.timers.cancel();
-        self.wait(Part::Embedded).await;
         self.wait(Part::Metering).await;
         finished && !self.broken
     }

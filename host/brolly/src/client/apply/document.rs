@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use brolly_core::{Digest, Name, Queue, Refusal, Route, Subscription, Topic};
+use brolly_core::{BrokerDefinition, Digest, Name, Queue, Refusal, Route, Subscription, Topic};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _, Visitor, value::Error as Stop},
@@ -23,6 +23,7 @@ use crate::client::{Error, error};
 /// The kinds of definitions, in an order in which none refers to a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    Broker,
     Topic,
     Queue,
     Route,
@@ -31,12 +32,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 4] = [Kind::Topic, Kind::Queue, Kind::Route, Kind::Subscription];
+    pub const ALL: [Kind; 5] = [Kind::Broker, Kind::Topic, Kind::Queue, Kind::Route, Kind::Subscription];
 
     /// The word in paths and documents.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
+            Kind::Broker => "brokers",
             Kind::Topic => "topics",
             Kind::Queue => "queues",
             Kind::Route => "routes",
@@ -48,6 +50,12 @@ impl Kind {
     #[must_use]
     pub fn definition_in(self, shown: &Value) -> Value {
         let names = match self {
+            // Its further settings are any.
+            Kind::Broker => {
+                let all = shown.as_object().into_iter().flatten();
+                let own = all.filter(|(name, _)| !SHOWN_OF_BROKERS.contains(&name.as_str()));
+                return own.map(|(name, value)| (name.clone(), value.clone())).collect();
+            }
             Kind::Topic => fields::<Topic>(),
             Kind::Queue => fields::<Queue>(),
             Kind::Route => fields::<Route>(),
@@ -63,6 +71,9 @@ impl fmt::Display for Kind {
         f.write_str(self.plural().trim_end_matches('s'))
     }
 }
+
+/// What the server shows of a broker beyond its definition.
+const SHOWN_OF_BROKERS: [&str; 5] = ["name", "revision", "created_at_ms", "changed_at_ms", "status"];
 
 /// The names of a definition's fields, as its deserializer asks for them.
 fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
@@ -131,6 +142,7 @@ pub struct WantedPlugin {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Document {
+    brokers: BTreeMap<String, Value>,
     topics: BTreeMap<String, Value>,
     queues: BTreeMap<String, Value>,
     routes: BTreeMap<String, Value>,
@@ -166,8 +178,11 @@ impl Wanted {
             let read = checked_name(&name).and_then(|()| wanted.plugin(&name, &folder.join(plugin.file)));
             mistakes.extend(read.err().map(|why| format!("plugins.{name}: {why}")));
         }
+        for (name, value) in document.brokers {
+            wanted.add::<BrokerDefinition>(Kind::Broker, name, value, |_| Ok(()), &mut mistakes);
+        }
         for (name, value) in document.topics {
-            wanted.add::<Topic>(Kind::Topic, name, value, |_| Ok(()), &mut mistakes);
+            wanted.add(Kind::Topic, name, value, Topic::check, &mut mistakes);
         }
         for (name, value) in document.queues {
             wanted.add(Kind::Queue, name, value, Queue::check, &mut mistakes);

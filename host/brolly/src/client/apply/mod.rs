@@ -38,7 +38,7 @@ pub struct Args {
     /// Show the changes and make none.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Also delete topics, queues, routes, subscriptions and plugins that the document does not name.
+    /// Also delete brokers, topics, queues, routes, subscriptions and plugins that the document does not name.
     /// Queues that hold messages are not deleted.
     #[arg(long)]
     prune: bool,
@@ -87,7 +87,10 @@ async fn present(api: &Api) -> Result<Present, Error> {
     let mut present = Present::default();
     for kind in Kind::ALL {
         for shown in api.all(&[kind.plural()]).await? {
-            present.definitions.insert((kind, text(&shown, "name").to_owned()), shown);
+            // What is built in cannot be wanted.
+            if shown.get("revision").is_some() {
+                present.definitions.insert((kind, text(&shown, "name").to_owned()), shown);
+            }
         }
     }
     for plugin in api.all(&["plugins"]).await? {

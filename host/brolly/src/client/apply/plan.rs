@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use brolly_core::BrokerDefinition;
+use serde::Deserialize;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
@@ -102,6 +104,7 @@ pub fn steps(wanted: &Wanted, present: &Present, prune: bool) -> Vec<Step> {
         }
     }
     steps.extend(delete(&[Kind::Topic, Kind::Queue]));
+    steps.extend(delete(&[Kind::Broker]));
     for (plugin, versions) in &present.plugins {
         if prune && !wanted.plugin_names.contains(plugin) {
             let delete =
@@ -127,6 +130,15 @@ fn comparable(kind: Kind, before: &Value, after: &Value) -> Value {
         fields.remove("paused");
     }
     before
+}
+
+/// A definition as it may be shown: without passwords.
+fn visible(kind: Kind, definition: &Value) -> Value {
+    if kind != Kind::Broker {
+        return definition.clone();
+    }
+    let hidden = BrokerDefinition::deserialize(definition).map(|broker| broker.hidden());
+    hidden.and_then(serde_json::to_value).unwrap_or_default()
 }
 
 impl Step {
@@ -158,10 +170,13 @@ impl Step {
         let (before, after) = match self {
             Step::Upload { .. } | Step::DeleteVersion { .. } => (String::new(), String::new()),
             // Of something new, what the document says is enough.
-            Step::Put { before: None, after, .. } => (String::new(), lines(&after.given)),
-            Step::Put { kind, before: Some(before), after, .. } => {
-                (lines(&comparable(*kind, &before.definition, &after.full)), lines(&after.full))
+            Step::Put { kind, before: None, after, .. } => {
+                (String::new(), lines(&visible(*kind, &after.given)))
             }
+            Step::Put { kind, before: Some(before), after, .. } => (
+                lines(&comparable(*kind, &before.definition, &after.full)),
+                lines(&visible(*kind, &after.full)),
+            ),
             Step::Delete { before, .. } => (lines(&before.definition), String::new()),
         };
         let mut out = format!("{} {}\n", self.action(), self.subject());

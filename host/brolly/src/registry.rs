@@ -1,0 +1,61 @@
+//! The kinds of brokers that this program knows: one line for each. The one place that does.
+
+use std::sync::Arc;
+
+use brolly_core::{Broker, BrokerDefinition, BrokerError, Brokers, Clock, Code, Name, Refusal};
+use brolly_remote::{Remote, Transport};
+use brolly_store::{Messages, Store};
+
+/// Makes brokers, with what each of them needs of the host.
+pub struct Registry {
+    store: Store,
+    messages: Messages,
+    clock: Arc<dyn Clock>,
+}
+
+/// A kind of broker.
+struct Kind {
+    name: &'static str,
+    check: fn(&BrokerDefinition) -> Result<(), Refusal>,
+    open: fn(&Name, &BrokerDefinition, Arc<dyn Clock>) -> Result<Arc<dyn Transport>, Refusal>,
+}
+
+const KINDS: &[Kind] = &[];
+
+impl Registry {
+    /// A registry over the host's own store.
+    pub fn new(store: Store, messages: Messages, clock: Arc<dyn Clock>) -> Self {
+        Self { store, messages, clock }
+    }
+}
+
+fn kind(definition: &BrokerDefinition) -> Result<&'static Kind, Refusal> {
+    KINDS.iter().find(|kind| kind.name == definition.kind).ok_or_else(|| {
+        let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let detail = format!("kind is {:?}; this host knows {}", definition.kind, known.join(", "));
+        Refusal::new(Code::InvalidDefinition, detail)
+    })
+}
+
+impl Brokers for Registry {
+    fn check(&self, definition: &BrokerDefinition) -> Result<(), Refusal> {
+        (kind(definition)?.check)(definition)
+    }
+
+    fn open(&self, name: &Name, definition: &BrokerDefinition) -> Result<Arc<dyn Broker>, BrokerError> {
+        let transport = (kind(definition)?.open)(name, definition, self.clock.clone())?;
+        let remote = Remote::open(
+            name.clone(),
+            transport,
+            self.store.clone(),
+            self.messages.clone(),
+            self.clock.clone(),
+        );
+        let remote = remote.map_err(|error| BrokerError::Failed {
+            operation: "open",
+            subject: name.to_string(),
+            source: Box::new(error),
+        })?;
+        Ok(Arc::new(remote))
+    }
+}
