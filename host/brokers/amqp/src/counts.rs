@@ -1,0 +1,104 @@
+//! What the queues of one of Brolly's queues hold, and their deletion.
+//!
+//! Called by the transport. RabbitMQ tells a consumer how many messages are ready and nothing of those
+//! that are handed out; these are what this host holds, or what the management API says.
+
+use brolly_core::{BrokerError, Code, Counts, Name};
+
+use crate::{
+    Inner,
+    error::{Error, refused},
+    session::Session,
+    topology::dead_queue,
+};
+
+/// What belongs to one queue.
+struct Held {
+    ready: u64,
+    dead: u64,
+    /// Each wait queue, and what it holds.
+    waiting: Vec<(String, u64)>,
+}
+
+impl Held {
+    fn delayed(&self) -> u64 {
+        self.waiting.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl Inner {
+    pub(crate) async fn count(&self, queue: &Name) -> Result<Counts, BrokerError> {
+        let failed = |error: Error| error.failed("count", queue);
+        let session = self.session(std::time::Duration::ZERO).await.map_err(failed)?;
+        let address = self.topology.address_of(queue);
+        let held = self.held(&session, &address).await.map_err(failed)?;
+        Ok(Counts {
+            // What RabbitMQ gave up waits to be handed to the host, too.
+            ready: Some(held.ready + held.dead),
+            in_flight: Some(self.in_flight(queue, &address).await),
+            delayed: Some(held.delayed()),
+            oldest: None,
+        })
+    }
+
+    async fn held(&self, session: &Session, address: &str) -> Result<Held, Error> {
+        let missing = || Error::Client(format!("the server has no queue {address:?}"));
+        Ok(Held {
+            ready: session.ready(address).await?.ok_or_else(missing)?,
+            dead: session.ready(&dead_queue(address)).await?.unwrap_or(0),
+            waiting: self.waits.counts(session, address).await?,
+        })
+    }
+
+    async fn in_flight(&self, queue: &Name, address: &str) -> u64 {
+        let here = self.unsettled(queue);
+        let Some(api) = &self.api else { return here };
+        match api.unsettled(address).await {
+            Ok(Some(all)) => all,
+            Ok(None) => here,
+            Err(error) => {
+                tracing::debug!(%queue, %error, "the management API does not tell what is handed out");
+                here
+            }
+        }
+    }
+
+    /// Deletes a queue of ours with all that belongs to it.
+    pub(crate) async fn delete(&self, queue: &Name, force: bool) -> Result<(), BrokerError> {
+        let Some(definition) = self.topology.queue(queue) else { return Ok(()) };
+        if definition.adopt {
+            self.topology.drop_queue(queue);
+            return Ok(());
+        }
+        let failed = |error: Error| error.failed("delete", queue);
+        let session = self.session(std::time::Duration::from_secs(3)).await.map_err(failed)?;
+        let address = definition.address(queue).to_owned();
+        let waiting = match self.held(&session, &address).await {
+            Ok(held) => {
+                let unsettled = self.in_flight(queue, &address).await;
+                let count = held.ready + held.dead + held.delayed() + unsettled;
+                if count > 0 && !force {
+                    let detail = format!(
+                        "the queue {queue} holds {count} messages ({} ready, {} delayed, {unsettled} handed out); handle \
+                         them first, or force to drop them",
+                        held.ready + held.dead,
+                        held.delayed(),
+                    );
+                    return Err(refused(Code::NotEmpty, detail));
+                }
+                held.waiting
+            }
+            // The queue is gone already; what belongs to it may not be.
+            Err(Error::Client(_)) => self.waits.counts(&session, &address).await.map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
+        // From now on it is not made anew.
+        self.topology.drop_queue(queue);
+        session.delete(&address).await.map_err(failed)?;
+        for (wait, _) in waiting {
+            session.delete(&wait).await.map_err(failed)?;
+            self.waits.doubt(&wait);
+        }
+        session.delete(&dead_queue(&address)).await.map_err(failed)
+    }
+}

@@ -1,0 +1,218 @@
+//! Publishes that are under way on one channel, and what became of each.
+//!
+//! Called by the publishing lanes. A flight has its channel for itself: lapin numbers messages in the
+//! order in which their publishes are first polled, and on a channel of several tasks that need not be
+//! the order in which they are sent.
+//!
+//! A returned message comes with *some* confirmation: lapin hands it to whichever it completes next,
+//! and several that the server confirms at once are completed in any order. So returned messages are
+//! told by what they are, and a confirmation counts only when no returned message can be on its way to
+//! another one. That is so when all are confirmed, and also when of all messages that were returned
+//! none is unconfirmed: let O be the messages that are confirmed and whose return nobody has, and D
+//! those whose return somebody has and that are not confirmed. Each confirmation takes a return with it
+//! if one waits, so O never has more messages than D, and with D empty O is.
+
+use std::{
+    collections::HashSet,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties, Channel, Confirmation, PublisherConfirm,
+    message::BasicReturnMessage,
+    options::BasicPublishOptions,
+    types::{AMQPValue, ShortString},
+};
+use tokio::time::Instant;
+
+use crate::{encode::header, error::Error};
+
+/// How long returned messages may take from lapin's thread to here.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// A message on its way to the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Letter {
+    pub exchange: ShortString,
+    pub routing_key: ShortString,
+    pub properties: BasicProperties,
+    pub body: Bytes,
+    /// Whether it is an error if no queue gets it.
+    pub must_arrive: bool,
+}
+
+/// What became of a letter.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    /// The server has it.
+    Confirmed,
+    /// The server has it for nobody: no queue gets it.
+    Returned,
+    /// The server has no room for it.
+    Nacked,
+    /// It was not sent, or nobody knows.
+    Broken(Error),
+}
+
+enum Slot {
+    Sending(Pin<Box<dyn Future<Output = lapin::Result<PublisherConfirm>> + Send>>),
+    Confirming(PublisherConfirm),
+    Done(Fate),
+}
+
+/// Letters on their way.
+pub(crate) struct Flight {
+    channel: Channel,
+    letters: Arc<[Letter]>,
+    slots: Vec<Slot>,
+    returned: HashSet<Mark>,
+    /// The first that is not known to have landed.
+    cursor: usize,
+}
+
+/// By what a letter is known when it comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Mark {
+    exchange: String,
+    routing_key: String,
+    id: String,
+}
+
+impl Mark {
+    fn new(exchange: &ShortString, routing_key: &ShortString, properties: &BasicProperties) -> Self {
+        let long = || match properties.headers().as_ref()?.inner().get(header::ID)? {
+            AMQPValue::LongString(id) => Some(id.to_string()),
+            _ => None,
+        };
+        let id = properties.message_id().as_ref().map(ToString::to_string).or_else(long);
+        Self {
+            exchange: exchange.to_string(),
+            routing_key: routing_key.to_string(),
+            id: id.unwrap_or_default(),
+        }
+    }
+
+    fn of(letter: &Letter) -> Self {
+        Self::new(&letter.exchange, &letter.routing_key, &letter.properties)
+    }
+}
+
+impl Flight {
+    /// Hands all letters to lapin, in their order.
+    pub(crate) async fn launch(channel: Channel, letters: Arc<[Letter]>) -> Self {
+        let slots = (0..letters.len()).map(|number| {
+            let (channel, letters) = (channel.clone(), letters.clone());
+            Slot::Sending(Box::pin(async move {
+                let Some(letter) = letters.get(number) else {
+                    return Err(lapin::ErrorKind::FutureCompleted.into());
+                };
+                let options = BasicPublishOptions { mandatory: true, immediate: false };
+                let (exchange, key) = (letter.exchange.clone(), letter.routing_key.clone());
+                channel.basic_publish(exchange, key, options, &letter.body, letter.properties.clone()).await
+            }))
+        });
+        let mut flight =
+            Self { slots: slots.collect(), channel, letters, returned: HashSet::new(), cursor: 0 };
+        flight.sweep().await;
+        flight
+    }
+
+    /// Whether the channel can carry another flight.
+    pub(crate) fn channel(&self) -> Option<Channel> {
+        self.channel.status().connected().then(|| self.channel.clone())
+    }
+
+    /// Waits until all have landed, or until the deadline. Answers whether all have.
+    pub(crate) async fn land(&mut self, deadline: Instant) -> bool {
+        let landing = poll_fn(|context| {
+            while self.cursor < self.slots.len() {
+                if self.poll_slot(self.cursor, context).is_pending() {
+                    return Poll::Pending;
+                }
+                self.cursor += 1;
+            }
+            Poll::Ready(())
+        });
+        tokio::time::timeout_at(deadline, landing).await.is_ok()
+    }
+
+    fn poll_slot(&mut self, number: usize, context: &mut Context<'_>) -> Poll<()> {
+        let Some(slot) = self.slots.get_mut(number) else { return Poll::Ready(()) };
+        loop {
+            *slot = match slot {
+                Slot::Done(_) => return Poll::Ready(()),
+                Slot::Sending(sending) => match sending.as_mut().poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(confirm)) => Slot::Confirming(confirm),
+                    Poll::Ready(Err(error)) => Slot::Done(Fate::Broken(error.into())),
+                },
+                Slot::Confirming(confirm) => match Pin::new(confirm).poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => Slot::Done(Fate::Broken(error.into())),
+                    Poll::Ready(Ok(confirmation)) => {
+                        let (fate, back) = match confirmation {
+                            Confirmation::Ack(back) => (Fate::Confirmed, back),
+                            Confirmation::Nack(back) => (Fate::Nacked, back),
+                            Confirmation::NotRequested => {
+                                (Fate::Broken(Error::Client("the channel confirms nothing".to_owned())), None)
+                            }
+                        };
+                        self.returned.extend(back.map(|back: BasicReturnMessage| {
+                            Mark::new(
+                                &back.delivery.exchange,
+                                &back.delivery.routing_key,
+                                &back.delivery.properties,
+                            )
+                        }));
+                        Slot::Done(fate)
+                    }
+                },
+            };
+        }
+    }
+
+    /// Looks once at each that has not landed.
+    async fn sweep(&mut self) {
+        poll_fn(|context| {
+            for number in self.cursor..self.slots.len() {
+                let _ = self.poll_slot(number, context);
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn landed(&self) -> Vec<bool> {
+        self.slots.iter().map(|slot| matches!(slot, Slot::Done(_))).collect()
+    }
+
+    /// What became of each, as far as that is certain now. Called once after a landing, complete or not.
+    pub(crate) async fn fates(&mut self, complete: bool) -> Vec<Option<Fate>> {
+        let landed = self.landed();
+        if !complete {
+            tokio::time::sleep(MOMENT).await;
+            self.sweep().await;
+            // See above: with the return of an unconfirmed message here, another's may be missing.
+            let marks = self.letters.iter().map(Mark::of).zip(&landed);
+            let open: HashSet<Mark> = marks.filter(|(_, landed)| !**landed).map(|(mark, _)| mark).collect();
+            if self.returned.iter().any(|mark| open.contains(mark)) {
+                return landed.iter().map(|_| None).collect();
+            }
+        }
+        let slots = self.slots.iter().zip(self.letters.iter()).zip(&landed);
+        slots
+            .map(|((slot, letter), landed)| match slot {
+                Slot::Done(fate) if *landed => Some(match fate {
+                    Fate::Confirmed if self.returned.contains(&Mark::of(letter)) => Fate::Returned,
+                    fate => fate.clone(),
+                }),
+                Slot::Done(_) | Slot::Sending(_) | Slot::Confirming(_) => None,
+            })
+            .collect()
+    }
+}

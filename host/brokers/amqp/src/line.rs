@@ -1,0 +1,409 @@
+//! One consumption: the way of messages from one queue to the host, and of settlements back.
+//!
+//! Called by the transport's `consume`; the host holds it as its tap. It has a channel for the queue
+//! and one for the dead letters that RabbitMQ makes of it. INVARIANT: a delivery is settled on the
+//! channel that brought it; when that is gone, nothing is told to anybody, and the server hands out
+//! again what it was not told of.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use brolly_core::{BrokerError, Message, Name};
+use brolly_remote::{Inlet, Parcel, Pushed, Tap, To};
+use futures::{FutureExt, StreamExt};
+use lapin::{
+    Channel, Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Inner,
+    acks::{Acks, Word},
+    decode::{Arrival, Place, received},
+    desk::short,
+    error::Error,
+    session::Session,
+    topology::dead_queue,
+};
+
+/// How long the server may take to begin or end a consumption.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long settlements wait for one before them.
+const GATHER: Duration = Duration::from_millis(5);
+/// The most dead letters that are handed out and not settled.
+const DEAD_PREFETCH: u16 = 32;
+/// Copies that are sent at once.
+const RETRIES: usize = 256;
+/// How long copies that could not be sent wait.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A consumption.
+pub(crate) struct Line {
+    inner: Arc<Inner>,
+    session: Arc<Session>,
+    inlet: Inlet,
+    address: String,
+    /// First the queue, then its dead letters.
+    ways: Vec<Way>,
+    retries: Mutex<VecDeque<Retry>>,
+    /// Those and the ones that are being sent.
+    retrying: AtomicUsize,
+    /// Ways that still bring deliveries.
+    open: AtomicUsize,
+    /// Something is to be told to the server, or is over.
+    wake: Notify,
+    wake_retries: Notify,
+    /// No more deliveries are wanted.
+    closing: CancellationToken,
+    /// Nothing is done any more.
+    ended: CancellationToken,
+}
+
+/// One channel.
+struct Way {
+    channel: Channel,
+    acks: Mutex<Acks>,
+    dead: bool,
+}
+
+struct Retry {
+    tag: u64,
+    message: Arc<Message>,
+    delay: Duration,
+    attempts: u32,
+}
+
+/// Begins to consume a queue.
+pub(crate) async fn open(
+    inner: &Arc<Inner>,
+    session: Arc<Session>,
+    queue: &Name,
+    prefetch: u32,
+    inlet: Inlet,
+) -> Result<Arc<Line>, Error> {
+    let address = inner.topology.address_of(queue);
+    let adopted = inner.topology.queue(queue).is_some_and(|queue| queue.adopt);
+    let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX).max(1);
+    let opening = async {
+        let mut sources = vec![Way::open(&session, &address, prefetch, false).await?];
+        if !adopted {
+            sources
+                .push(Way::open(&session, &dead_queue(&address), prefetch.min(DEAD_PREFETCH), true).await?);
+        }
+        Ok::<_, Error>(sources)
+    };
+    let opened = tokio::time::timeout(PATIENCE, opening).await.unwrap_or(Err(Error::Silent(PATIENCE)))?;
+    let (ways, consumers): (Vec<Way>, Vec<Consumer>) = opened.into_iter().unzip();
+    let line = Arc::new(Line {
+        inner: inner.clone(),
+        session,
+        inlet,
+        address,
+        open: AtomicUsize::new(ways.len()),
+        ways,
+        retries: Mutex::default(),
+        retrying: AtomicUsize::new(0),
+        wake: Notify::new(),
+        wake_retries: Notify::new(),
+        closing: CancellationToken::new(),
+        ended: CancellationToken::new(),
+    });
+    for (number, consumer) in consumers.into_iter().enumerate() {
+        let line = line.clone();
+        inner.tasks.spawn(async move { line.read(number, consumer).await });
+    }
+    let (settling, retrying) = (line.clone(), line.clone());
+    inner.tasks.spawn(async move { settling.settle().await });
+    inner.tasks.spawn(async move { retrying.retry_all().await });
+    inner.add_line(&line);
+    Ok(line)
+}
+
+impl Way {
+    async fn open(
+        session: &Session,
+        queue: &str,
+        prefetch: u16,
+        dead: bool,
+    ) -> Result<(Self, Consumer), Error> {
+        let queue = short(queue)?;
+        let channel = session.consuming.connection.create_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await?;
+        Ok((Self { channel, acks: Mutex::default(), dead }, consumer))
+    }
+
+    /// Tells the server, in this order. Answers when it is sent.
+    async fn tell(&self, words: Vec<Word>) -> lapin::Result<()> {
+        let mut telling: Vec<_> = words
+            .into_iter()
+            .map(|word| {
+                let channel = self.channel.clone();
+                async move {
+                    match word {
+                        Word::Ack(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: false }).await,
+                        Word::AckUpTo(tag) => {
+                            channel.basic_ack(tag, BasicAckOptions { multiple: true }).await
+                        }
+                        Word::Requeue(tag) => {
+                            channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
+                        }
+                    }
+                }
+                .boxed()
+            })
+            .collect();
+        // Polled once they stand in lapin's line, and need not wait for each other to be sent.
+        let mut sent = Vec::with_capacity(telling.len());
+        for word in &mut telling {
+            sent.push(futures::poll!(word));
+        }
+        for (word, sent) in telling.into_iter().zip(sent) {
+            match sent {
+                std::task::Poll::Ready(result) => result?,
+                std::task::Poll::Pending => word.await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    /// The queue that is consumed.
+    pub(crate) fn queue(&self) -> &Name {
+        self.inlet.queue()
+    }
+
+    /// How many messages of the queue the server waits to hear of.
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.ways.iter().map(|way| way.acks.lock().open() as u64).sum()
+    }
+
+    /// Waits until nothing is done any more.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Hands what a channel brings to the host, until it brings no more.
+    async fn read(self: Arc<Self>, number: usize, mut consumer: Consumer) {
+        let Some(way) = self.ways.get(number) else { return };
+        let mut cancelled = false;
+        let reason = loop {
+            tokio::select! {
+                delivery = consumer.next() => match delivery {
+                    Some(Ok(delivery)) => self.arrive(way, delivery),
+                    Some(Err(error)) => break Error::from(error).to_string(),
+                    None => break "the server cancelled the consumer: was the queue deleted?".to_owned(),
+                },
+                () = self.closing.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    let cancel = way.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+                    // On an error the consumer ends by itself.
+                    let _ = tokio::time::timeout(PATIENCE, cancel).await;
+                }
+            }
+        };
+        if !self.closing.is_cancelled() {
+            self.fail(&reason);
+        }
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    fn fail(&self, reason: &str) {
+        let reason = self.session.reason().unwrap_or_else(|| reason.to_owned());
+        tracing::warn!(queue = %self.queue(), reason, "no more messages come");
+        self.inlet.fail(reason);
+        self.closing.cancel();
+        self.inner.topology.doubt(&self.address);
+    }
+
+    fn arrive(&self, way: &Way, delivery: Delivery) {
+        way.acks.lock().hand_out(delivery.delivery_tag);
+        let tag = delivery.delivery_tag << 1 | u64::from(way.dead);
+        let arrival = Arrival {
+            exchange: delivery.exchange.to_string(),
+            routing_key: delivery.routing_key.to_string(),
+            redelivered: delivery.redelivered,
+            properties: delivery.properties,
+            body: delivery.data.into(),
+        };
+        let topics = self.inner.topology.by_exchange();
+        let place = Place {
+            queue: self.queue(),
+            topics: &topics,
+            now: self.inner.clock.now(),
+            dead_of: way.dead.then_some(self.address.as_str()),
+        };
+        match self.inlet.push(received(tag, arrival, place)) {
+            Pushed::Held => {}
+            Pushed::Filtered => self.ack(tag),
+            Pushed::Closed => self.give_back(tag),
+        }
+    }
+
+    /// The channel that a tag is of, with the server's tag.
+    fn way(&self, tag: u64) -> Option<(&Way, u64)> {
+        let dead = tag & 1 == 1;
+        self.ways.iter().find(|way| way.dead == dead).map(|way| (way, tag >> 1))
+    }
+
+    /// Tells the server what is settled, until all is told and nothing more comes.
+    async fn settle(self: Arc<Self>) {
+        let mut lost = self.session.lost.subscribe();
+        let mut stuck_since = None;
+        loop {
+            let all = stuck_since.is_some_and(|since: Instant| since.elapsed() >= GATHER);
+            match self.tell(all).await {
+                Ok(false) => {}
+                // More may have come meanwhile.
+                Ok(true) => {
+                    stuck_since = None;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(queue = %self.queue(), %error, "settlements are lost with their channel");
+                    break;
+                }
+            }
+            if self.is_done() {
+                break;
+            }
+            let stuck = self.ways.iter().any(|way| way.acks.lock().stuck() > 0);
+            stuck_since = stuck.then(|| stuck_since.unwrap_or_else(Instant::now));
+            let due = stuck_since.map(|since| since + GATHER);
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                _ = lost.wait_for(Option::is_some) => break,
+            }
+        }
+        self.ended.cancel();
+        self.wake_retries.notify_one();
+        for way in &self.ways {
+            if way.channel.status().connected() {
+                // What is not told by now comes again.
+                let _ = tokio::time::timeout(PATIENCE, way.channel.close(200, "OK".into())).await;
+            }
+        }
+    }
+
+    /// Tells what there is to tell; answers whether there was something.
+    async fn tell(&self, all: bool) -> lapin::Result<bool> {
+        let mut told = false;
+        for way in &self.ways {
+            let words = way.acks.lock().take(all);
+            told |= !words.is_empty();
+            way.tell(words).await?;
+        }
+        Ok(told)
+    }
+
+    fn is_done(&self) -> bool {
+        let dead = self.ways.iter().all(|way| !way.channel.status().connected());
+        let over = self.open.load(Ordering::Acquire) == 0 && self.retrying.load(Ordering::Acquire) == 0;
+        dead || (over && self.ways.iter().all(|way| way.acks.lock().open() == 0))
+    }
+
+    /// Sends the copies of what is to come again; only then is the original settled.
+    async fn retry_all(self: Arc<Self>) {
+        let mut failing = false;
+        loop {
+            let batch: Vec<Retry> = {
+                let mut retries = self.retries.lock();
+                let many = retries.len().min(RETRIES);
+                retries.drain(..many).collect()
+            };
+            if self.ended.is_cancelled() {
+                return;
+            }
+            if batch.is_empty() {
+                self.wake_retries.notified().await;
+                continue;
+            }
+            let results = self.inner.send(batch.iter().map(|retry| self.parcel(retry)).collect()).await;
+            let error = self.after_retries(batch, results);
+            if let Some(error) = &error {
+                if !failing {
+                    tracing::warn!(queue = %self.queue(), %error, "copies for a later attempt could not be sent and wait");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            failing = error.is_some();
+        }
+    }
+
+    fn parcel(&self, retry: &Retry) -> Parcel {
+        Parcel {
+            to: To::Queue { queue: self.queue().clone(), delay: retry.delay, attempts: retry.attempts },
+            message: retry.message.clone(),
+            routed: vec![self.queue().clone()],
+        }
+    }
+
+    /// Settles the originals of confirmed copies; the others are tried again. Answers with the first
+    /// error.
+    fn after_retries(&self, batch: Vec<Retry>, results: Vec<Result<(), BrokerError>>) -> Option<BrokerError> {
+        let mut first = None;
+        let mut again = Vec::new();
+        for (retry, result) in batch.into_iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    self.ack(retry.tag);
+                    self.retrying.fetch_sub(1, Ordering::AcqRel);
+                }
+                Err(error) => {
+                    again.push(retry);
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        self.wake.notify_one();
+        let mut retries = self.retries.lock();
+        again.into_iter().rev().for_each(|retry| retries.push_front(retry));
+        first
+    }
+}
+
+impl Tap for Line {
+    fn ack(&self, tag: u64) {
+        let Some((way, tag)) = self.way(tag) else { return };
+        way.acks.lock().settle(tag);
+        self.wake.notify_one();
+    }
+
+    fn retry(&self, tag: u64, message: &Arc<Message>, delay: Duration, attempts: u32) {
+        if self.ended.is_cancelled() {
+            return;
+        }
+        self.retrying.fetch_add(1, Ordering::AcqRel);
+        self.retries.lock().push_back(Retry { tag, message: message.clone(), delay, attempts });
+        self.wake_retries.notify_one();
+    }
+
+    fn give_back(&self, tag: u64) {
+        let Some((way, tag)) = self.way(tag) else { return };
+        way.acks.lock().give_back(tag);
+        self.wake.notify_one();
+    }
+
+    fn close(&self) {
+        self.closing.cancel();
+    }
+}

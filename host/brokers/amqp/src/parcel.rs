@@ -1,0 +1,103 @@
+//! What is sent where: from a parcel of the host to a letter for the server.
+//!
+//! Called by the transport's `send` and by retries.
+
+use std::{sync::Arc, time::Duration};
+
+use brolly_core::{BrokerError, Code, Message};
+use brolly_remote::{Parcel, To};
+
+use crate::{
+    Inner,
+    desk::short,
+    encode::{self, Copy},
+    error::{Error, refused},
+    flight::Letter,
+    session::Session,
+    waits,
+};
+
+/// How long a send waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+impl Inner {
+    /// Sends parcels, and answers for each in their order.
+    pub(crate) async fn send(&self, parcels: Vec<Parcel>) -> Vec<Result<(), BrokerError>> {
+        let mut results = Vec::with_capacity(parcels.len());
+        let mut letters = Vec::with_capacity(parcels.len());
+        for parcel in parcels {
+            match self.letter(parcel).await {
+                Ok(letter) => {
+                    letters.push(letter);
+                    results.push(None);
+                }
+                Err(error) => results.push(Some(error)),
+            }
+        }
+        let mut verdicts = self.post.send(letters).await.into_iter();
+        let missing =
+            || Err(Error::NotConnected("it was closed".to_owned()).failed("publish to", &self.name));
+        let next = |error: Option<BrokerError>| match error {
+            Some(error) => Err(error),
+            None => verdicts.next().unwrap_or_else(missing),
+        };
+        results.into_iter().map(next).collect()
+    }
+
+    async fn letter(&self, parcel: Parcel) -> Result<Letter, BrokerError> {
+        let Parcel { to, message, routed } = parcel;
+        match to {
+            To::Topic => {
+                let exchange = self.topology.exchange_of(&message.topic);
+                letter(&exchange, &message.key, &message, None, !routed.is_empty())
+            }
+            To::Queue { queue, delay, attempts } => {
+                let address = self.topology.address_of(&queue);
+                let failed = |error: Error| error.failed("publish to", &queue);
+                let Some((wait, ms)) = waits::queue_for(&address, delay) else {
+                    let copy = Copy { attempts, expiration_ms: None };
+                    return letter("", &address, &message, Some(copy), true);
+                };
+                if ms > waits::LIMIT_MS {
+                    let detail = "RabbitMQ holds a message back for 49 days at most; the delay is longer";
+                    return Err(refused(Code::Unsupported, detail));
+                }
+                let session = self.session(PATIENCE).await.map_err(failed)?;
+                self.make_wait(&session, &address, delay).await.map_err(failed)?;
+                let copy = Copy { attempts, expiration_ms: Some(ms) };
+                letter("", &wait, &message, Some(copy), true)
+            }
+        }
+    }
+
+    async fn make_wait(&self, session: &Arc<Session>, address: &str, delay: Duration) -> Result<(), Error> {
+        self.waits.make(session, address, delay).await
+    }
+
+    /// The server has no queue where this letter should have gone.
+    pub(crate) fn doubt(&self, letter: &Letter) {
+        if letter.exchange.as_str().is_empty() {
+            self.waits.doubt(letter.routing_key.as_str());
+            self.topology.doubt(letter.routing_key.as_str());
+        } else {
+            self.topology.doubt(letter.exchange.as_str());
+        }
+    }
+}
+
+fn letter(
+    exchange: &str,
+    key: &str,
+    message: &Message,
+    copy: Option<Copy>,
+    must_arrive: bool,
+) -> Result<Letter, BrokerError> {
+    let long = |error: Error| refused(Code::InvalidMessage, error.to_string());
+    Ok(Letter {
+        exchange: short(exchange).map_err(long)?,
+        routing_key: short(key).map_err(long)?,
+        properties: encode::properties(message, copy),
+        body: message.payload.clone(),
+        must_arrive,
+    })
+}
