@@ -14,7 +14,9 @@
 pub mod contract;
 pub mod orders;
 pub mod process;
+pub mod proxy;
 pub mod rabbit;
+pub mod redis;
 pub mod server;
 
 use std::{io::Write, path::PathBuf, time::Duration};

@@ -1,11 +1,13 @@
 //! The servers that tests start for themselves: they start, survive what tests do to them, and leave
 //! nothing behind.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use brolly_tests::{
     eventually,
+    proxy::Proxy,
     rabbit::{self, Options, QueueCount, Rabbit},
+    redis::{self, RedisServer},
     skip,
 };
 use lapin::{
@@ -13,6 +15,10 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     tcp::OwnedTLSConfig,
     types::{AMQPValue, FieldTable},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -188,4 +194,143 @@ async fn rabbit_has_tls_and_management() {
     let url = format!("{}/api/queues/%2f/q", rabbit.management_url());
     let queue: serde_json::Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
     assert_eq!(queue["type"], "quorum", "{queue}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_keeps_what_it_has_written() {
+    if !can("Redis that is killed and starts", RedisServer::available()) {
+        return;
+    }
+    let options = redis::Options {
+        append_only: true,
+        maxmemory_policy: Some("allkeys-lru".into()),
+        password: Some("secret".into()),
+        ..redis::Options::default()
+    };
+    let redis = RedisServer::with(options).await;
+    assert_eq!(redis.cli(&["SET", "k", "two words"]).await, "OK");
+    redis.kill().await;
+    assert!(TcpStream::connect(redis.address()).await.is_err());
+    redis.start_again().await;
+    assert_eq!(redis.cli(&["GET", "k"]).await, "two words");
+    redis.stop().await;
+    redis.start_again().await;
+    assert_eq!(redis.cli(&["GET", "k"]).await, "two words");
+    assert_eq!(redis.cli(&["CONFIG", "GET", "maxmemory-policy"]).await, "maxmemory-policy\nallkeys-lru");
+    assert!(redis.url().starts_with("redis://:secret@127.0.0.1:"), "{}", redis.url());
+
+    let mut client = TcpStream::connect(redis.address()).await.unwrap();
+    assert_eq!(ask(&mut client, b"PING\r\n").await, "-NOAUTH Authentication required.\r\n");
+    redis.client_kill_all().await;
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the server closes it");
+
+    let folder = redis.folder().to_owned();
+    assert!(!processes_of(&folder).is_empty());
+    drop(redis);
+    expect_nothing_left(&folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_not_what_it_was_without_a_file() {
+    if !can("Redis that keeps nothing", RedisServer::available()) {
+        return;
+    }
+    let redis = RedisServer::start().await;
+    redis.cli(&["SET", "k", "v"]).await;
+    redis.stop().await;
+    redis.start_again().await;
+    assert_eq!(redis.cli(&["EXISTS", "k"]).await, "0");
+}
+
+async fn ask(stream: &mut TcpStream, question: &[u8]) -> String {
+    stream.write_all(question).await.unwrap();
+    let mut answer = [0; 100];
+    let read = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+/// A server that sends back what it is sent.
+async fn echo() -> (TcpListener, Proxy) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap()).await;
+    (listener, proxy)
+}
+
+async fn echo_once(listener: &TcpListener) -> tokio::task::JoinHandle<io::Result<u64>> {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    tokio::spawn(async move {
+        let (mut from, mut to) = stream.split();
+        let copied = tokio::io::copy(&mut from, &mut to).await?;
+        to.shutdown().await?;
+        Ok(copied)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_forwards_goes_silent_and_resumes() {
+    let (listener, proxy) = echo().await;
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let server = echo_once(&listener).await;
+    assert_eq!(ask(&mut client, b"one").await, "one");
+    assert_eq!(proxy.connections(), 1);
+
+    proxy.black_hole(true);
+    client.write_all(b"two").await.unwrap();
+    // A connection that is made in the silence gets nowhere, but is open.
+    let mut second = TcpStream::connect(proxy.address()).await.unwrap();
+    second.write_all(b"three").await.unwrap();
+    eventually("both are open", PATIENCE, || std::future::ready((proxy.connections() == 2).then_some(())))
+        .await;
+    let silence = Duration::from_millis(200);
+    let mut byte = [0];
+    assert!(tokio::time::timeout(silence, client.read(&mut byte)).await.is_err(), "nothing comes");
+    assert!(tokio::time::timeout(silence, listener.accept()).await.is_err(), "nobody comes");
+
+    proxy.black_hole(false);
+    assert_eq!(ask(&mut client, b"").await, "two", "nothing was lost");
+    let second_server = echo_once(&listener).await;
+    assert_eq!(ask(&mut second, b"").await, "three");
+
+    // An orderly end stays one, and the last bytes arrive before it.
+    let large = vec![7; 1_000_000];
+    let (mut from, mut to) = client.into_split();
+    let sent = large.clone();
+    let sending = tokio::spawn(async move {
+        to.write_all(&sent).await.unwrap();
+        to.shutdown().await.unwrap();
+    });
+    let mut got = Vec::new();
+    from.read_to_end(&mut got).await.unwrap();
+    sending.await.unwrap();
+    assert!(got == large);
+    assert_eq!(server.await.unwrap().unwrap(), 6 + 1_000_000);
+    drop(second);
+    assert_eq!(second_server.await.unwrap().unwrap(), 5);
+    eventually("all is closed", PATIENCE, || std::future::ready((proxy.connections() == 0).then_some(())))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_cuts_and_refuses() {
+    let (listener, proxy) = echo().await;
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let server = echo_once(&listener).await;
+    assert_eq!(ask(&mut client, b"one").await, "one");
+
+    proxy.refuse(true).await;
+    let refused = TcpStream::connect(proxy.address()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(ask(&mut client, b"two").await, "two", "what is connected stays");
+
+    proxy.cut().await;
+    assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(server.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(proxy.connections(), 0);
+
+    proxy.refuse(false).await;
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let _server = echo_once(&listener).await;
+    assert_eq!(ask(&mut client, b"three").await, "three");
+    drop(proxy);
+    assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
