@@ -1,6 +1,6 @@
 //! What the tests of the whole share: the real binary as a child process, the order data with the
-//! plain sequential computation that every run must agree with, and the contract that every broker
-//! adapter passes.
+//! plain sequential computation that every run must agree with, the contract that every broker
+//! adapter passes, and the servers of others (RabbitMQ, Redis) that tests start for themselves.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,9 +13,13 @@
 
 pub mod contract;
 pub mod orders;
+pub mod process;
+pub mod proxy;
+pub mod rabbit;
+pub mod redis;
 pub mod server;
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 /// The root of the workspace.
 #[must_use]
@@ -40,4 +44,18 @@ where
         }
         assert!(tokio::time::Instant::now() < deadline, "not within {limit:?}: {what}");
     }
+}
+
+/// Notes that a test cannot run here; the test returns after it. `cargo xtask test` lists these notes.
+///
+/// # Panics
+/// When the note cannot be written.
+pub fn skip(what: &str, why: &str) {
+    eprintln!("skipped {what}: {why}");
+    let Some(path) = std::env::var_os("BROLLY_SKIPS") else { return };
+    let mut file =
+        std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips");
+    // One write for the line: other tests append at the same time.
+    let line = format!("{what}: {}\n", why.replace('\n', " "));
+    file.write_all(line.as_bytes()).expect("the list of skips can be written");
 }

@@ -300,8 +300,9 @@ impl Inlet {
             return Pushed::Filtered;
         }
         if received.derived {
-            let (message, id) = (&mut received.message, received.message.id.clone());
-            message.id = window.ids.assign(&message.topic, id, received.redelivered);
+            let message = &mut received.message;
+            let derived = std::mem::take(&mut message.id);
+            message.id = window.ids.assign(&message.topic, derived, received.redelivered);
         }
         let mut state = window.state.lock();
         let Some(consume) = state.open.filter(|_| state.generation == self.generation) else {
