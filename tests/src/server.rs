@@ -28,6 +28,8 @@ pub struct Server {
     /// The admin token.
     pub token: String,
     http: reqwest::Client,
+    /// What every topic and queue that is made here has, such as a broker and, for queues, a type.
+    pub home: Value,
 }
 
 /// An answer of the API.
@@ -91,7 +93,8 @@ impl Server {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let token =
             std::fs::read_to_string(data.join("admin.token")).expect("the admin token lies in its file");
-        Self { child, url, token: token.trim().to_owned(), http: reqwest::Client::new() }
+        let (token, http, home) = (token.trim().to_owned(), reqwest::Client::new(), json!({}));
+        Self { child, url, token, http, home }
     }
 
     /// Makes one call of the API.
@@ -203,7 +206,7 @@ impl Server {
     /// # Panics
     /// When anything is refused.
     pub async fn subscribe(&self, name: &str, topic: &str, plugin: &str, version: &str, more: Value) {
-        self.put(&format!("/queues/{name}"), json!({})).await;
+        self.put(&format!("/queues/{name}"), self.home.clone()).await;
         self.put(&format!("/routes/{topic}-to-{name}"), json!({"topic": topic, "queue": name})).await;
         let mut subscription = json!({"queue": name, "plugin": plugin, "version": version});
         subscription
@@ -219,7 +222,8 @@ impl Server {
     /// When anything is refused.
     pub async fn set_up_samples(&self) {
         for topic in ["orders.paid", "coupons.issued", "notifications.out"] {
-            self.put(&format!("/topics/{topic}"), json!({})).await;
+            let broker = self.home.get("broker").map_or(json!({}), |broker| json!({"broker": broker}));
+            self.put(&format!("/topics/{topic}"), broker).await;
         }
         for (plugin, more) in [
             ("activity", json!({"workers": 2, "order": "key"})),

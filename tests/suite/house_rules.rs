@@ -10,13 +10,15 @@ use std::{
 use brolly_tests::root;
 
 /// Each package with everything of ours that it may depend on. Tests may depend on anything.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("brolly-core", &[]),
     ("brolly-store", &["brolly-core"]),
     ("brolly-catalog", &["brolly-core", "brolly-store"]),
     ("brolly-ledger", &["brolly-core", "brolly-store"]),
     ("brolly-embedded", &["brolly-core", "brolly-store"]),
     ("brolly-runtime", &["brolly-core"]),
+    ("brolly-remote", &["brolly-core", "brolly-store"]),
+    ("brolly-amqp", &["brolly-core", "brolly-remote"]),
     ("brolly-dispatch", &["brolly-core", "brolly-catalog", "brolly-ledger"]),
     ("brolly-admin", &["brolly-core", "brolly-dispatch"]),
     (
@@ -27,6 +29,9 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "brolly-catalog",
             "brolly-ledger",
             "brolly-embedded",
+            "brolly-remote",
+            "brolly-amqp",
+            "brolly-redis",
             "brolly-runtime",
             "brolly-dispatch",
             "brolly-admin",
@@ -41,9 +46,10 @@ const ARROWS: [(&str, &[&str]); 15] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 4] = [
+const VENDORS: [(&str, &[&str]); 5] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
+    ("lapin", &["brolly-amqp", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),
 ];

@@ -8,6 +8,7 @@ mod embedded;
 mod hostile;
 mod house_rules;
 mod orders;
+mod rabbit;
 mod servers;
 mod story;
 mod swap;

@@ -1,0 +1,111 @@
+//! What happens to brokers and networks, in the middle of the orders: each incident is seen, mends
+//! itself, and leaves the totals exact.
+
+use std::time::Duration;
+
+use brolly_tests::{eventually, proxy::Proxy, rabbit::Rabbit, server::PATIENCE, server::Server};
+use serde_json::json;
+
+use super::orders::{Flow, check};
+
+struct Scene {
+    rabbit: Rabbit,
+    proxy: Proxy,
+    server: Server,
+    vhost: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new(what: &str) -> Option<Self> {
+        let rabbit = super::rabbit(what).await?;
+        let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+        let proxy = Proxy::start(rabbit.address()).await;
+        let url = format!("amqp://guest:guest@{}/{}", proxy.address(), vhost.name);
+        let server = super::host(dir.path(), &url, json!({"confirm_timeout_ms": 5_000})).await;
+        super::broker_is(&server, "connected").await;
+        server.set_up_samples().await;
+        Some(Self { rabbit, proxy, server, vhost: vhost.name, _dir: dir })
+    }
+
+    /// Waits until everything runs again.
+    async fn mended(&self) {
+        super::broker_is(&self.server, "connected").await;
+        eventually("every subscription runs again", PATIENCE, || async {
+            let all = self.server.all("/subscriptions").await;
+            all.iter().all(|one| one["status"]["state"] == "running").then_some(())
+        })
+        .await;
+    }
+
+    async fn exact(self, flow: Flow) {
+        assert!(!flow.is_over(), "the incidents came while orders were flowing");
+        let orders = flow.finish(&self.server).await;
+        check(&self.server, &self.rabbit, &self.vhost, &orders).await;
+        assert_eq!(self.server.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_and_closes_connections_costs_nothing() {
+    let Some(scene) = Scene::new("restarts of RabbitMQ").await else { return };
+    let flow = Flow::start(&scene.server, 10_000, Duration::from_millis(150));
+    for _ in 0..3 {
+        let before = super::metric(&scene.server, "brolly_broker_reconnects_total").await;
+        scene.rabbit.close_all_connections("a test").await;
+        eventually("the cut is counted", PATIENCE, || async {
+            (super::metric(&scene.server, "brolly_broker_reconnects_total").await > before).then_some(())
+        })
+        .await;
+        scene.mended().await;
+    }
+    scene.rabbit.stop().await;
+    let down = super::broker_is(&scene.server, "failed").await;
+    assert!(down["status"]["detail"].as_str().is_some_and(|why| !why.is_empty()), "{down}");
+    let queue = scene.server.get("/queues/settlement").await;
+    assert!(queue["trouble"].as_str().is_some(), "{queue}");
+    scene.rabbit.start_again().await;
+    scene.mended().await;
+    scene.rabbit.kill().await;
+    super::broker_is(&scene.server, "failed").await;
+    scene.rabbit.start_again().await;
+    scene.mended().await;
+    scene.exact(flow).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_goes_silent_or_is_cut_costs_nothing() {
+    let Some(scene) = Scene::new("black holes on the way to RabbitMQ").await else { return };
+    let flow = Flow::start(&scene.server, 6_000, Duration::from_millis(150));
+    for _ in 0..2 {
+        scene.proxy.black_hole(true);
+        let silent = std::time::Instant::now();
+        super::broker_is(&scene.server, "failed").await;
+        assert!(silent.elapsed() < Duration::from_secs(15), "noticed after {:?}", silent.elapsed());
+        scene.proxy.black_hole(false);
+        scene.mended().await;
+        scene.proxy.cut().await;
+        scene.mended().await;
+    }
+    scene.exact(flow).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_comes_back_and_a_memory_alarm_passes() {
+    let Some(scene) = Scene::new("a deleted queue and a memory alarm of RabbitMQ").await else { return };
+    // While nothing flows: what a queue held when it was deleted is nowhere.
+    scene.rabbit.ctl(&["delete_queue", "--vhost", &scene.vhost, "settlement"]).await;
+    eventually("the queue is made again", PATIENCE, || async {
+        let there = scene.rabbit.queues(&scene.vhost).await;
+        there.iter().any(|queue| queue.name == "settlement").then_some(())
+    })
+    .await;
+    scene.mended().await;
+    let flow = Flow::start(&scene.server, 3_000, Duration::from_millis(150));
+    scene.rabbit.memory_alarm(true).await;
+    let blocked = super::broker_is(&scene.server, "blocked").await;
+    assert!(blocked["status"]["detail"].as_str().is_some_and(|why| why.contains("memory")), "{blocked}");
+    scene.rabbit.memory_alarm(false).await;
+    scene.mended().await;
+    scene.exact(flow).await;
+}

@@ -1,0 +1,53 @@
+//! Brolly over a real RabbitMQ: the contract, the real orders through every incident, other programs
+//! beside it, and mistakes of its operators.
+
+mod contract;
+mod incidents;
+mod mistakes;
+mod neighbours;
+mod orders;
+
+use brolly_tests::{
+    rabbit::Rabbit,
+    server::{PATIENCE, Server},
+    skip,
+};
+use serde_json::{Value, json};
+
+/// A server for a test, unless there is none on this machine.
+async fn rabbit(what: &str) -> Option<Rabbit> {
+    match Rabbit::available() {
+        Ok(()) => Some(Rabbit::start().await),
+        Err(why) => {
+            skip(what, &why);
+            None
+        }
+    }
+}
+
+/// A host with the broker `rabbit` at this address.
+async fn host(dir: &std::path::Path, url: &str, more: Value) -> Server {
+    let mut server = Server::start(dir).await;
+    let mut definition = json!({"kind": "amqp", "url": url, "heartbeat_s": 2});
+    definition.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    server.put("/brokers/rabbit", definition).await;
+    server.home = json!({"broker": "rabbit"});
+    server
+}
+
+/// Waits until the broker is in this state.
+async fn broker_is(server: &Server, state: &str) -> Value {
+    brolly_tests::eventually(&format!("the broker is {state}"), PATIENCE, || async {
+        let broker = server.get("/brokers/rabbit").await;
+        (broker["status"]["state"] == state).then_some(broker)
+    })
+    .await
+}
+
+/// A number of `/metrics`: the sum over all labels.
+async fn metric(server: &Server, name: &str) -> f64 {
+    let request = reqwest::Client::new().get(format!("{}/metrics", server.url)).bearer_auth(&server.token);
+    let text = request.send().await.unwrap().text().await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
