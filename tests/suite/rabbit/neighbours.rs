@@ -1,2 +1,161 @@
 //! Other programs on the same server: what they publish arrives whole, what Brolly publishes is
-//! plain AMQP. With lapin as any other client would.
+//! plain AMQP. Once as any Rust program would do it (lapin), once in Python (pika).
+
+use std::time::Duration;
+
+use brolly_tests::{
+    eventually,
+    python::Python,
+    server::{PATIENCE, Server, plugin_bytes},
+};
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::BasicPublishOptions,
+    types::{AMQPValue, ByteArray, FieldTable},
+};
+use serde_json::{Value, json};
+
+const MIB: usize = 1024 * 1024;
+
+/// A host whose subscription `s` takes from the queue `q`, to which everything of the topic `t` goes.
+async fn listening(dir: &std::path::Path, url: &str) -> Server {
+    let server = super::host(dir, url, json!({})).await;
+    super::broker_is(&server, "connected").await;
+    server.put("/topics/t", json!({"broker": "rabbit"})).await;
+    // A template that needs nothing: whatever comes is rejected or acknowledged, and its history is kept.
+    let version = server.upload("notification", plugin_bytes("notification")).await;
+    server.subscribe("q", "t", "notification", &version, json!({"retry": {"max_attempts": 1}})).await;
+    server
+}
+
+async fn publish(channel: &Channel, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
+    let options = BasicPublishOptions::default();
+    let sent = channel.basic_publish(exchange.into(), key.into(), options, body, properties);
+    sent.await.unwrap().await.unwrap();
+}
+
+/// The message of this topic with this key.
+async fn arrived(server: &Server, topic: &str, key: &str) -> Value {
+    eventually(&format!("the message with the key {key} arrives"), PATIENCE, || async {
+        let found = server.all(&format!("/messages?topic={topic}&key={key}")).await;
+        let id = found.first()?["id"].as_str()?.to_owned();
+        let encoded = id.replace('/', "%2F").replace('#', "%23").replace(':', "%3A");
+        Some(server.get(&format!("/messages/{encoded}")).await)
+    })
+    .await
+}
+
+fn table(entries: Vec<(&str, AMQPValue)>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in entries {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_another_program_publishes_arrives_whole() {
+    let Some(rabbit) = super::rabbit("messages of other programs over RabbitMQ").await else { return };
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = listening(dir.path(), &vhost.url).await;
+    let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+
+    let odd = table(vec![
+        ("text", AMQPValue::LongString("déjà".into())),
+        ("number", AMQPValue::LongLongInt(-7)),
+        ("yes", AMQPValue::Boolean(true)),
+        ("nested", AMQPValue::FieldTable(table(vec![("a", AMQPValue::LongInt(1))]))),
+        ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![0xff, 0x00]))),
+        ("nothing", AMQPValue::Void),
+    ]);
+    let properties = BasicProperties::default()
+        .with_message_id("own-id".into())
+        .with_content_type("application/json".into())
+        .with_correlation_id("c-1".into())
+        .with_priority(7)
+        .with_headers(odd);
+    publish(&channel, "t", "odd", br#"{"order_id":"1"}"#, properties).await;
+    let odd = arrived(&server, "t", "odd").await["message"].clone();
+    assert_eq!(odd["id"], "own-id");
+    assert_eq!(odd["content_type"], "application/json");
+    let headers = &odd["headers"];
+    let expect = [("text", "déjà"), ("number", "-7"), ("yes", "true"), ("amqp-correlation-id", "c-1"), ("amqp-priority", "7")];
+    for (name, value) in expect {
+        assert_eq!(headers[name], value, "{headers}");
+    }
+    assert_eq!(serde_json::from_str::<Value>(headers["nested"].as_str().unwrap()).unwrap(), json!({"a": 1}));
+    assert!(headers["bytes"].as_str().unwrap().starts_with("base64:"), "{headers}");
+
+    let ce = table(vec![
+        ("cloudEvents:id", AMQPValue::LongString("e1".into())),
+        ("cloudEvents:source", AMQPValue::LongString("shop".into())),
+    ]);
+    publish(&channel, "t", "ce", b"{}", BasicProperties::default().with_headers(ce)).await;
+    assert_eq!(arrived(&server, "t", "ce").await["message"]["id"], "shop#e1");
+
+    publish(&channel, "t", "empty", b"", BasicProperties::default()).await;
+    let empty = arrived(&server, "t", "empty").await["message"].clone();
+    assert!(empty["id"].as_str().unwrap().starts_with("sha256-"), "{empty}");
+
+    publish(&channel, "t", "binary", &[0, 159, 146, 150], BasicProperties::default()).await;
+    arrived(&server, "t", "binary").await;
+    publish(&channel, "t", "large", &vec![b'x'; 16 * MIB], BasicProperties::default()).await;
+    let large = arrived(&server, "t", "large").await;
+    assert_eq!(large["message"]["size_bytes"].as_u64().or(large["message"]["payload"].as_str().map(|p| p.len() as u64)), Some(16 * MIB as u64));
+
+    // Beyond the limit: a dead letter that says so.
+    publish(&channel, "t", "larger", &vec![b'x'; 16 * MIB + 1], BasicProperties::default()).await;
+    let larger = arrived(&server, "t", "larger").await;
+    let attempt = &larger["deliveries"][0]["attempts"][0];
+    assert_eq!(attempt["outcome"], "unfit", "{attempt}");
+
+    // Equal in everything, and yet two messages; the same id twice is one.
+    for _ in 0..3 {
+        publish(&channel, "t", "equal", b"same", BasicProperties::default()).await;
+        publish(&channel, "t", "once", b"same", BasicProperties::default().with_message_id("twice".into())).await;
+    }
+    eventually("all three equal messages arrive", PATIENCE, || async {
+        (server.all("/messages?topic=t&key=equal").await.len() == 3).then_some(())
+    })
+    .await;
+    server.idle(&["q"]).await;
+    assert_eq!(server.all("/messages?topic=t&key=once").await.len(), 1);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+/// pika publishes what Brolly handles, and reads what Brolly publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_program_works_beside_brolly() {
+    let Some(python) = Python::with("pika beside Brolly", &["pika"]).await else { return };
+    let Some(rabbit) = super::rabbit("pika beside Brolly").await else { return };
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = listening(dir.path(), &vhost.url).await;
+    let script = r##"
+import json, pika, sys
+channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()
+channel.queue_declare("listens", durable=True)
+channel.queue_bind("listens", "notifications.out", "#")
+for number in range(100):
+    order = {"order_id": f"p{number}", "customer_id": "7", "paid_on": "1997-01-01", "quantity": 1, "amount_cents": 100}
+    properties = pika.BasicProperties(message_id=f"p{number}", content_type="application/json")
+    channel.basic_publish("t", "7", json.dumps(order), properties)
+seen = set()
+for method, properties, body in channel.consume("listens", inactivity_timeout=30):
+    if method is None:
+        break
+    channel.basic_ack(method.delivery_tag)
+    seen.add(properties.message_id)
+    if len(seen) == 100:
+        break
+print(json.dumps({"seen": len(seen), "type": properties.content_type, "body": body.decode()}))
+"##;
+    server.put("/topics/notifications.out", json!({"broker": "rabbit"})).await;
+    let output = tokio::time::timeout(Duration::from_secs(120), python.run(script, &[&vhost.url])).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["seen"], 100, "{said}");
+    assert!(said["body"].as_str().is_some_and(|body| !body.is_empty()), "{said}");
+    assert_eq!(server.all("/messages?topic=notifications.out").await.len(), 100);
+    assert_eq!(server.terminate().await, Some(0));
+}

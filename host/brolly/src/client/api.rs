@@ -55,6 +55,12 @@ pub struct Api {
 }
 
 impl Connection {
+    /// The way to a server on this machine, with the token in its data directory.
+    #[must_use]
+    pub fn local(url: String, data_dir: PathBuf) -> Self {
+        Self { url, token: None, data_dir: Some(data_dir), json: false }
+    }
+
     /// Gets ready to talk to the server; nothing is sent yet.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod status;
 mod tail;
 mod trace;
 
+pub use apply::at_start as apply_at_start;
 pub use error::Error;
 
 /// What a client can do.

@@ -98,6 +98,14 @@ impl App {
         Ok((app, announcement))
     }
 
+    /// Where it is served, for a client in this process.
+    ///
+    /// # Errors
+    /// When the address cannot be told.
+    pub fn url(&self) -> anyhow::Result<String> {
+        Ok(format!("http://{}", self.listener.local_addr()?))
+    }
+
     /// Runs until the process is told to stop or a part breaks off, then drains; answers with the
     /// exit code.
     pub async fn run(self) -> u8 {

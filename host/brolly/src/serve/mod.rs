@@ -42,6 +42,10 @@ pub struct Args {
     /// A TOML file with settings.
     #[arg(long, value_name = "FILE", env = "BROLLY_CONFIG")]
     config: Option<PathBuf>,
+    /// A document to apply at the start, as `brolly apply --yes FILE` does: brokers, topics, queues,
+    /// routes, plugins and subscriptions.
+    #[arg(long, value_name = "FILE")]
+    apply: Option<PathBuf>,
 }
 
 /// Runs until the process is told to stop; answers with the exit code.
@@ -60,7 +64,7 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("brolly: {error:#}");
         return ExitCode::from(FAILURE);
     }
-    match start(config) {
+    match start(config, args.apply) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "brolly cannot be served");
@@ -69,7 +73,7 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-fn start(config: Config) -> anyhow::Result<u8> {
+fn start(config: Config, document: Option<PathBuf>) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
         .max_blocking_threads(BLOCKING_THREADS)
@@ -78,9 +82,22 @@ fn start(config: Config) -> anyhow::Result<u8> {
         .enable_all()
         .build()?;
     let code = runtime.block_on(async {
+        let data_dir = config.data_dir.clone();
         let (app, announcement) = app::App::build(config).await?;
         announce(&announcement)?;
-        anyhow::Ok(app.run().await)
+        let url = app.url()?;
+        let applied = async {
+            if let Some(file) = document
+                && let Err(error) = crate::client::apply_at_start(file, url, data_dir).await
+            {
+                tracing::error!(error = format!("{error:#}"), "the document was not applied; what it had done before stays");
+            }
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        tokio::select! {
+            code = app.run() => anyhow::Ok(code),
+            never = applied => match never {},
+        }
     });
     // Everything that must be finished is; a thread that is still busy must not hold the process.
     runtime.shutdown_background();

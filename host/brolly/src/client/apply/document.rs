@@ -142,6 +142,8 @@ pub struct WantedPlugin {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Document {
+    /// The broker of topics and queues that name none.
+    broker: Option<String>,
     brokers: BTreeMap<String, Value>,
     topics: BTreeMap<String, Value>,
     queues: BTreeMap<String, Value>,
@@ -181,10 +183,18 @@ impl Wanted {
         for (name, value) in document.brokers {
             wanted.add::<BrokerDefinition>(Kind::Broker, name, value, |_| Ok(()), &mut mistakes);
         }
+        let placed = |mut value: Value| {
+            if let (Some(broker), Some(fields)) = (&document.broker, value.as_object_mut()) {
+                fields.entry("broker").or_insert_with(|| broker.clone().into());
+            }
+            value
+        };
         for (name, value) in document.topics {
+            let value = placed(value);
             wanted.add(Kind::Topic, name, value, Topic::check, &mut mistakes);
         }
         for (name, value) in document.queues {
+            let value = placed(value);
             wanted.add(Kind::Queue, name, value, Queue::check, &mut mistakes);
         }
         for (name, value) in document.routes {
@@ -313,6 +323,27 @@ mod tests {
         assert_eq!(subscription["version"], toml.plugins[0].digest.to_string());
         assert_eq!(subscription["retry"]["max_attempts"].as_u64().map(|n| n > 0), Some(true));
         assert_eq!(subscription.get("paused"), None, "what is left out stays as it is");
+    }
+
+    #[test]
+    fn topics_and_queues_that_name_no_broker_live_on_the_documents() {
+        let text = r#"
+            broker = "rabbit"
+            brokers.rabbit = { kind = "amqp", url = "amqp://me:secret@host/", heartbeat_s = 5 }
+            [topics.t]
+            [queues.here]
+            broker = "embedded"
+            [queues.there]
+        "#;
+        let wanted = read("d.toml", text).unwrap();
+        let broker = |kind, name: &str| wanted.definitions[&(kind, name.to_owned())].full["broker"].clone();
+        assert_eq!(broker(Kind::Topic, "t"), "rabbit");
+        assert_eq!((broker(Kind::Queue, "here"), broker(Kind::Queue, "there")), ("embedded".into(), "rabbit".into()));
+        let rabbit = &wanted.definitions[&(Kind::Broker, "rabbit".to_owned())].full;
+        assert_eq!((&rabbit["heartbeat_s"], &rabbit["url"]), (&json!(5), &json!("amqp://me:secret@host/")));
+        let shown = json!({"name": "rabbit", "kind": "amqp", "url": "amqp://me:***@host/", "heartbeat_s": 5,
+            "description": "", "owners": [], "revision": 1, "created_at_ms": 1, "changed_at_ms": 1, "status": {}});
+        assert_eq!(Kind::Broker.definition_in(&shown).as_object().unwrap().len(), 5);
     }
 
     #[test]

@@ -24,9 +24,10 @@ use super::{
 
 /// Make the server what a document wants.
 ///
-/// The document, in TOML or YAML, has the sections topics, queues, routes, subscriptions (name →
+/// The document, in TOML or YAML, has the sections brokers, topics, queues, routes, subscriptions (name →
 /// definition, as the HTTP API has them) and plugins (name → file = path relative to the document). A
-/// subscription that names no version uses the file of its plugin. The changes are shown before they
+/// subscription that names no version uses the file of its plugin, and a topic or queue that names no
+/// broker lives on the one that `broker` at the top of the document names. The changes are shown before they
 /// are made; applying the same again changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -44,6 +45,15 @@ pub struct Args {
     prune: bool,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// Applies a document to a server of this process as `brolly apply --yes` does.
+///
+/// # Errors
+/// As [`run`].
+pub async fn at_start(file: PathBuf, url: String, data_dir: PathBuf) -> anyhow::Result<()> {
+    let connection = Connection::local(url, data_dir);
+    run(Args { file, yes: true, dry_run: false, prune: false, connection }).await
 }
 
 /// Applies.
