@@ -1,0 +1,201 @@
+//! Connections that break, servers that fall silent, publishes that are refused.
+
+use std::time::{Duration, Instant};
+
+use brolly_core::{Broker, BrokerError, Code, Connection, NewMessage, Settlement};
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+
+use crate::{
+    bench::{Bench, Foreign, PATIENCE, drain, eventually, failure, message, name, next, server, shows},
+    proxy::Proxy,
+};
+
+async fn through(proxy: &Proxy, heartbeat_s: u64) -> Bench {
+    let mut bench = Bench::start(&proxy.url, serde_json::json!({"heartbeat_s": heartbeat_s}));
+    bench.topic("t");
+    bench.queue("q", |_| {});
+    bench.route("r", "t", "q", |_| {});
+    bench.connected().await;
+    bench.configure().await;
+    bench
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_connection_is_made_again_and_nothing_is_lost() {
+    let Some(url) = server("cut") else { return };
+    let proxy = Proxy::to(&url).await;
+    let bench = through(&proxy, 5).await;
+    let source = bench.consume("q").await;
+    bench.publish(&["a", "b"]).await;
+    let (a, b) = (next(&source).await, next(&source).await);
+    source.settle(a.lease, Settlement::Ack);
+    eventually("a is settled", || async { (bench.counts("q").await.1 == 1).then_some(()) }).await;
+    proxy.cut();
+    let why = failure(&source).await;
+    assert!(why.contains("connection"), "{why}");
+    source.close();
+    // Its connection is gone; this settles nothing.
+    source.settle(b.lease, Settlement::Ack);
+    bench.connected().await;
+    let source = bench.consume("q").await;
+    let delivery = next(&source).await;
+    assert_eq!(delivery.message.id, "b");
+    source.settle(delivery.lease, Settlement::Ack);
+    bench.publish(&["c"]).await;
+    assert_eq!(drain(&source, 1).await, ["c"]);
+    bench.until_counts("q", (0, 0, 0)).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_is_noticed_without_traffic() {
+    let Some(url) = server("silence") else { return };
+    let proxy = Proxy::to(&url).await;
+    let bench = through(&proxy, 2).await;
+    let source = bench.consume("q").await;
+    proxy.silence(true);
+    let began = Instant::now();
+    failure(&source).await;
+    let noticed = began.elapsed();
+    println!("noticed after {noticed:?}");
+    assert!(noticed < Duration::from_secs(6), "{noticed:?}");
+    bench.health(Connection::Failed).await;
+    let refused = bench.broker.publish(&name("t"), vec![message("m")]).await;
+    shows(&refused, "not connected");
+    source.close();
+    proxy.silence(false);
+    proxy.cut();
+    bench.connected().await;
+    let source = bench.consume("q").await;
+    bench.publish(&["n"]).await;
+    assert_eq!(drain(&source, 1).await, ["n"]);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_process_gives_back_what_it_has_not_settled() {
+    let Some(url) = server("kill") else { return };
+    let proxy = Proxy::to(&url).await;
+    let bench = through(&proxy, 5).await;
+    let source = bench.consume("q").await;
+    bench.publish(&["a"]).await;
+    let delivery = next(&source).await;
+    assert!(!delivery.first);
+    bench.kill();
+    proxy.cut();
+    let mut other = Bench::start(&url, serde_json::json!({}));
+    other.queue("q", |queue| queue.address = Some(bench.address("q")));
+    other.connected().await;
+    other.configure().await;
+    let source = other.consume("q").await;
+    assert_eq!(drain(&source, 1).await, ["a"]);
+    other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_settles_what_is_handled_and_gives_back_the_rest() {
+    let Some(url) = server("close") else { return };
+    let bench = Bench::simple(&url).await;
+    let ids: Vec<String> = (0..50).map(|n| format!("m{n}")).collect();
+    bench.publish(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let source = bench.consume("q").await;
+    for _ in 0..20 {
+        let delivery = next(&source).await;
+        source.settle(delivery.lease, Settlement::Ack);
+    }
+    let began = Instant::now();
+    bench.broker.close().await;
+    println!("closed in {:?}", began.elapsed());
+    let address = bench.address("q");
+    let foreign = Foreign::connect(&url).await;
+    let queue = foreign.channel.queue_declare(
+        address.as_str().into(),
+        lapin::options::QueueDeclareOptions { passive: true, ..Default::default() },
+        Default::default(),
+    );
+    assert_eq!(queue.await.unwrap().message_count(), 30);
+    for queue in [address.clone(), address + ".dead"] {
+        foreign.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_topic_that_is_gone_does_not_fail_the_others() {
+    let Some(url) = server("missing exchange") else { return };
+    let mut bench = Bench::simple(&url).await;
+    bench.topic("gone");
+    bench.configure().await;
+    let foreign = bench.foreign().await;
+    let gone = bench.address("gone");
+    foreign.channel.exchange_delete(gone.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    let many = |prefix: &str| (0..40).map(|n| message(&format!("{prefix}{n}"))).collect::<Vec<_>>();
+    let (topic, lost) = (name("t"), name("gone"));
+    let (fine, bad) =
+        tokio::join!(bench.broker.publish(&topic, many("a")), bench.broker.publish(&lost, many("b")),);
+    fine.unwrap();
+    shows(&bad, "no exchange");
+    bench.until_counts("q", (40, 0, 0)).await;
+    eventually("it is made again", || async { bench.broker.publish(&lost, many("b")).await.ok() }).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_a_queue_is_an_error_only_where_a_route_leads_to_one() {
+    let Some(url) = server("unroutable") else { return };
+    let mut bench = Bench::simple(&url).await;
+    bench.routes.clear();
+    bench.route("r", "t", "q", |route| route.key_pattern = "paid.#".into());
+    bench.configure().await;
+    // Many of both kinds at once: returned messages are told apart.
+    let messages: Vec<NewMessage> = (0..500)
+        .map(|n| NewMessage {
+            key: if n % 3 == 0 { "paid.x" } else { "open" }.into(),
+            ..message(&format!("m{n}"))
+        })
+        .collect();
+    bench.broker.publish(&name("t"), messages).await.unwrap();
+    bench.until_counts("q", (167, 0, 0)).await;
+    let foreign = bench.foreign().await;
+    let unbound = foreign.channel.queue_unbind(
+        bench.address("q").as_str().into(),
+        bench.address("t").as_str().into(),
+        "paid.#".into(),
+        Default::default(),
+    );
+    unbound.await.unwrap();
+    let new = || vec![NewMessage { key: "paid.y".into(), ..message("last") }];
+    let refused = bench.broker.publish(&name("t"), new()).await;
+    shows(&refused, "unroutable");
+    assert!(matches!(refused, Err(BrokerError::Refused(refusal)) if refusal.code == Code::Unavailable));
+    eventually("it is bound again", || async { bench.broker.publish(&name("t"), new()).await.ok() }).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_connection_is_said_without_the_password() {
+    let Some(url) = server("wrong connections") else { return };
+    let parsed = url::Url::parse(&url).unwrap();
+    let with = |change: &dyn Fn(&mut url::Url)| {
+        let mut url = parsed.clone();
+        change(&mut url);
+        url.to_string()
+    };
+    let cases = [
+        (with(&|url| url.set_password(Some("sesame")).unwrap()), "refuses the user"),
+        (with(&|url| url.set_path("/no-such")), "refuses the virtual host"),
+        (with(&|url| url.set_port(Some(1)).unwrap()), "cannot be reached"),
+        (with(&|url| url.set_host(Some("no-such-host.invalid")).unwrap()), "cannot be looked up"),
+    ];
+    for (url, expect) in cases {
+        let bench = Bench::start(&url, serde_json::json!({"connect_timeout_ms": 2_000}));
+        let said = bench.health(Connection::Failed).await;
+        assert!(said.contains(expect) && !said.contains("sesame"), "{said}");
+        let began = Instant::now();
+        let (queue, order) = (name("q"), brolly_core::Order::None);
+        let consumed = bench.broker.consume(&queue, brolly_core::Consume { order, max_in_flight: 1 });
+        shows(&consumed.await.map(|_| ()), expect);
+        assert!(began.elapsed() < PATIENCE);
+        bench.end().await;
+    }
+}
