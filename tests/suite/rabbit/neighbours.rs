@@ -80,7 +80,13 @@ async fn whatever_another_program_publishes_arrives_whole() {
     assert_eq!(odd["id"], "own-id");
     assert_eq!(odd["content_type"], "application/json");
     let headers = &odd["headers"];
-    let expect = [("text", "déjà"), ("number", "-7"), ("yes", "true"), ("amqp-correlation-id", "c-1"), ("amqp-priority", "7")];
+    let expect = [
+        ("text", "déjà"),
+        ("number", "-7"),
+        ("yes", "true"),
+        ("amqp-correlation-id", "c-1"),
+        ("amqp-priority", "7"),
+    ];
     for (name, value) in expect {
         assert_eq!(headers[name], value, "{headers}");
     }
@@ -102,7 +108,12 @@ async fn whatever_another_program_publishes_arrives_whole() {
     arrived(&server, "t", "binary").await;
     publish(&channel, "t", "large", &vec![b'x'; 16 * MIB], BasicProperties::default()).await;
     let large = arrived(&server, "t", "large").await;
-    assert_eq!(large["message"]["size_bytes"].as_u64().or(large["message"]["payload"].as_str().map(|p| p.len() as u64)), Some(16 * MIB as u64));
+    assert_eq!(
+        large["message"]["size_bytes"]
+            .as_u64()
+            .or(large["message"]["payload"].as_str().map(|p| p.len() as u64)),
+        Some(16 * MIB as u64)
+    );
 
     // Beyond the limit: a dead letter that says so.
     publish(&channel, "t", "larger", &vec![b'x'; 16 * MIB + 1], BasicProperties::default()).await;
@@ -113,7 +124,8 @@ async fn whatever_another_program_publishes_arrives_whole() {
     // Equal in everything, and yet two messages; the same id twice is one.
     for _ in 0..3 {
         publish(&channel, "t", "equal", b"same", BasicProperties::default()).await;
-        publish(&channel, "t", "once", b"same", BasicProperties::default().with_message_id("twice".into())).await;
+        publish(&channel, "t", "once", b"same", BasicProperties::default().with_message_id("twice".into()))
+            .await;
     }
     eventually("all three equal messages arrive", PATIENCE, || async {
         (server.all("/messages?topic=t&key=equal").await.len() == 3).then_some(())
@@ -151,7 +163,8 @@ for method, properties, body in channel.consume("listens", inactivity_timeout=30
 print(json.dumps({"seen": len(seen), "type": properties.content_type, "body": body.decode()}))
 "##;
     server.put("/topics/notifications.out", json!({"broker": "rabbit"})).await;
-    let output = tokio::time::timeout(Duration::from_secs(120), python.run(script, &[&vhost.url])).await.unwrap();
+    let output =
+        tokio::time::timeout(Duration::from_secs(120), python.run(script, &[&vhost.url])).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["seen"], 100, "{said}");

@@ -90,7 +90,10 @@ fn start(config: Config, document: Option<PathBuf>) -> anyhow::Result<u8> {
             if let Some(file) = document
                 && let Err(error) = crate::client::apply_at_start(file, url, data_dir).await
             {
-                tracing::error!(error = format!("{error:#}"), "the document was not applied; what it had done before stays");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the document was not applied; what it had done before stays"
+                );
             }
             std::future::pending::<std::convert::Infallible>().await
         };

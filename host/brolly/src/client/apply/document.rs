@@ -338,7 +338,10 @@ mod tests {
         let wanted = read("d.toml", text).unwrap();
         let broker = |kind, name: &str| wanted.definitions[&(kind, name.to_owned())].full["broker"].clone();
         assert_eq!(broker(Kind::Topic, "t"), "rabbit");
-        assert_eq!((broker(Kind::Queue, "here"), broker(Kind::Queue, "there")), ("embedded".into(), "rabbit".into()));
+        assert_eq!(
+            (broker(Kind::Queue, "here"), broker(Kind::Queue, "there")),
+            ("embedded".into(), "rabbit".into())
+        );
         let rabbit = &wanted.definitions[&(Kind::Broker, "rabbit".to_owned())].full;
         assert_eq!((&rabbit["heartbeat_s"], &rabbit["url"]), (&json!(5), &json!("amqp://me:secret@host/")));
         let shown = json!({"name": "rabbit", "kind": "amqp", "url": "amqp://me:***@host/", "heartbeat_s": 5,
