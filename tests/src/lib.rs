@@ -15,6 +15,7 @@ pub mod contract;
 pub mod orders;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod rabbit;
 pub mod redis;
 pub mod server;
