@@ -1,6 +1,6 @@
 //! Servers of others as child processes: free ports for them, their end in every case, their output.
 //!
-//! Each runs in a process group of its own. The [`Keeper`] ends them even when the test's process is
+//! Each runs in a process group of its own. A keeper ends them even when the test's process is
 //! killed, or ends without dropping what is static.
 
 use std::{
@@ -139,11 +139,11 @@ pub(crate) struct Keeper {
 }
 
 /// Each line that comes names all groups that run now; at the end, whoever stands on the last one is
-/// killed.
+/// killed. A process that dies may still write, so that a folder is not empty at once.
 const KEEP: &str = r#"
 while read -r line; do groups=$line; done
 for group in $groups; do kill -s KILL -- "-$group"; done
-rm -rf -- "$1"
+rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }
 "#;
 
 impl Keeper {
@@ -172,5 +172,37 @@ impl Drop for Keeper {
         self.watch([]);
         self.groups.take();
         let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// What happens when the process of a test is killed: the pipe to the keeper closes.
+    #[test]
+    fn the_keeper_ends_what_nobody_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let mut sleeper = Process::start(Command::new("sleep").arg("1000"), &log);
+        let mut keeper = Keeper::of(folder.path());
+        keeper.watch([&sleeper]);
+        drop(keeper.groups.take());
+        assert!(keeper.shell.wait().unwrap().success());
+        std::mem::forget(keeper);
+        assert_eq!(sleeper.child.wait().unwrap().signal(), Some(9));
+        assert!(!folder.path().exists());
+    }
+
+    #[test]
+    fn a_keeper_that_is_dropped_kills_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sleeper = Process::start(Command::new("sleep").arg("1000"), &folder.path().join("log"));
+        let mut keeper = Keeper::of(folder.path());
+        keeper.watch([&sleeper]);
+        drop(keeper);
+        assert!(!sleeper.ended());
     }
 }

@@ -6,13 +6,17 @@ use std::{fs, io, path::Path, time::Duration};
 use brolly_tests::{
     eventually,
     proxy::Proxy,
+    python::Python,
     rabbit::{self, Options, QueueCount, Rabbit},
     redis::{self, RedisServer},
     skip,
 };
 use lapin::{
     BasicProperties, Confirmation, Connection, ConnectionProperties,
-    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     tcp::OwnedTLSConfig,
     types::{AMQPValue, FieldTable},
 };
@@ -162,7 +166,8 @@ async fn a_shared_rabbit_keeps_tests_apart() {
     expect_cut_off(&connections[0]).await;
     assert!(connections[1].status().connected());
     let url = rabbit::plain("a plain RabbitMQ").await.unwrap();
-    declare(&connect(&url).await, "plain-test", "classic").await;
+    let channel = declare(&connect(&url).await, "brolly-plain-test", "classic").await;
+    channel.queue_delete("brolly-plain-test".into(), QueueDeleteOptions::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,6 +245,35 @@ async fn redis_is_not_what_it_was_without_a_file() {
     redis.stop().await;
     redis.start_again().await;
     assert_eq!(redis.cli(&["EXISTS", "k"]).await, "0");
+}
+
+/// Clients of other makers, on a way that can be disturbed.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_in_python_reach_both_servers() {
+    let what = "clients in Python";
+    if !can(what, Rabbit::available().and_then(|()| RedisServer::available())) {
+        return;
+    }
+    let Some(python) = Python::with(what, &["pika==1.3.2", "redis==5.2.1"]).await else { return };
+    let (rabbit, redis) = (rabbit::shared().await, RedisServer::start().await);
+    let vhost = rabbit.vhost().await.name;
+    let proxy = Proxy::start(rabbit.address()).await;
+    let script = "
+import pika, redis, sys
+host, port = sys.argv[1].split(':')
+connection = pika.BlockingConnection(pika.ConnectionParameters(host, int(port), sys.argv[2]))
+channel = connection.channel()
+channel.confirm_delivery()
+channel.queue_declare('from python', durable=True)
+channel.basic_publish('', 'from python', b'm', mandatory=True)
+connection.close()
+redis.Redis.from_url(sys.argv[3]).rpush('l', 'a', 'b')
+print('done')
+";
+    let output = python.run(script, &[&proxy.address().to_string(), &vhost, &redis.url()]).await;
+    assert_eq!(output.stdout, b"done\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(rabbit.queues(&vhost).await, [count("from python", "classic", 1, 0)]);
+    assert_eq!(redis.cli(&["LRANGE", "l", "0", "-1"]).await, "a\nb");
 }
 
 async fn ask(stream: &mut TcpStream, question: &[u8]) -> String {

@@ -5,8 +5,10 @@
 
 mod bench;
 mod check;
+mod debian;
 mod demo;
 mod plugins;
+mod servers;
 mod signals;
 mod test;
 mod toolchain;

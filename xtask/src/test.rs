@@ -2,7 +2,7 @@
 //!
 //! A test that cannot run here (a server is not installed, say) appends one line, `what: why`, to
 //! the file that the environment variable `BROLLY_SKIPS` names, and passes. The binary under test is
-//! named by `BROLLY_BIN`.
+//! named by `BROLLY_BIN`. Tests start their servers themselves; here they are installed if need be.
 
 use std::{
     env, fs,
@@ -46,6 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// # Errors
 /// As [`run`].
 pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
+    crate::servers::provide();
     crate::plugins::run()?;
     // All at once: the binary alone would be built with fewer features of the same dependencies, and
     // so would compile the largest of them twice.

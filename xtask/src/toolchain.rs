@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::tree;
+use crate::{debian, tree};
 
 /// What guests are compiled for.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
@@ -131,24 +131,10 @@ fn path_with_linker() -> anyhow::Result<std::ffi::OsString> {
 }
 
 fn install_debian() -> anyhow::Result<()> {
-    let is_there = || tree::succeeds(Command::new("dpkg").arg("-s").args(DEBIAN_PACKAGES));
-    if is_there() {
-        return Ok(());
-    }
-    let help = format!(
-        "there is no compiler for plugins. Either run `rustup target add {TARGET}` where the network allows it, or on \
-         Debian, as root, `apt-get update && apt-get install --no-install-recommends {}`",
-        DEBIAN_PACKAGES.join(" ")
-    );
-    let is_root =
-        Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
-    if !is_root || !tree::succeeds(Command::new("apt-get").arg("--version")) {
-        bail!(help);
-    }
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive");
-    tree::run(apt.args(["update", "-q"])).context(help.clone())?;
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-q", "-y", "--no-install-recommends"]);
-    tree::run(apt.args(DEBIAN_PACKAGES)).context(help)
+    let help = || {
+        format!(
+            "there is no compiler for plugins; `rustup target add {TARGET}` fetches one where the network allows it"
+        )
+    };
+    debian::install(&DEBIAN_PACKAGES).with_context(help)
 }

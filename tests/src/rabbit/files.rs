@@ -55,6 +55,8 @@ pub(super) fn write(folder: &Path, installation: &Installation, ports: &Ports, o
     // Else the one in /etc would be read.
     write("rabbitmq-env.conf", "");
     write("rabbitmq.conf", &config(folder, ports, options));
+    // Counts of quorum queues are five seconds old by default.
+    write("advanced.config", "[{rabbit, [{quorum_tick_interval, 100}]}].");
     write(".erlang.cookie", "BROLLYTEST");
     fs::set_permissions(folder.join(".erlang.cookie"), fs::Permissions::from_mode(0o400))
         .expect("the file is ours");

@@ -1,0 +1,54 @@
+//! The servers that tests start for themselves: whether they are installed, and how they come to be.
+
+use std::{
+    env,
+    net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{debian, tree};
+
+/// Each with its program, by which it is recognised, and its package, which names its service as well.
+const SERVERS: [(&str, &str); 2] = [("rabbitmq-server", "rabbitmq-server"), ("redis-server", "redis-server")];
+
+/// Where Erlang's port mapper listens unless it is told otherwise.
+const EPMD_PORT: u16 = 4369;
+
+/// Installs the servers that are missing; where that is not possible, says what will not be tested.
+pub(crate) fn provide() {
+    for (program, package) in SERVERS {
+        if is_there(program) {
+            continue;
+        }
+        let had_epmd = epmd_runs();
+        match debian::install(&[package]) {
+            Ok(()) => stop(package, had_epmd),
+            Err(why) => eprintln!("no {program}, so what needs it is not tested: {why:#}"),
+        }
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = ["/usr/bin", "/usr/sbin", "/usr/lib/rabbitmq/bin"].map(PathBuf::from);
+    env::split_paths(&path).chain(folders).any(|folder| folder.join(program).is_file())
+}
+
+/// Stops the service that a package has started, as Debian's do, for nobody asked for it. The service
+/// was not there before, so this ends nothing that anybody uses.
+fn stop(service: &str, had_epmd: bool) {
+    if Path::new("/usr/sbin/invoke-rc.d").exists()
+        && !tree::succeeds(Command::new("invoke-rc.d").args([service, "stop"]))
+    {
+        eprintln!("{service} may still run as a service");
+    }
+    // RabbitMQ leaves it behind. It refuses while nodes of others are registered.
+    if !had_epmd && epmd_runs() {
+        tree::succeeds(Command::new("epmd").arg("-kill"));
+    }
+}
+
+fn epmd_runs() -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, EPMD_PORT)).is_ok()
+}
