@@ -9,7 +9,8 @@ use brolly_remote::Remote;
 use brolly_store::{Messages, Store};
 use brolly_tests::{
     contract::{self, Subject},
-    rabbit::Vhost,
+    proxy::Proxy,
+    rabbit::Rabbit,
 };
 use serde_json::json;
 use tokio::task::AbortHandle;
@@ -23,13 +24,16 @@ struct Running {
 struct RabbitSubject {
     dir: tempfile::TempDir,
     kind: &'static str,
-    vhost: Vhost,
+    vhost: String,
+    proxy: Proxy,
     running: Option<Running>,
 }
 
 impl RabbitSubject {
-    fn new(kind: &'static str, vhost: Vhost) -> Self {
-        let mut subject = Self { dir: tempfile::tempdir().unwrap(), kind, vhost, running: None };
+    async fn new(kind: &'static str, rabbit: &Rabbit) -> Self {
+        let vhost = rabbit.vhost().await.name;
+        let proxy = Proxy::start(rabbit.address()).await;
+        let mut subject = Self { dir: tempfile::tempdir().unwrap(), kind, vhost, proxy, running: None };
         subject.start();
         subject
     }
@@ -38,7 +42,8 @@ impl RabbitSubject {
         let store = Store::open(&brolly_store::Config::new(self.dir.path().join("store"))).unwrap();
         let messages = Messages::open(&store).unwrap();
         let (name, clock) = (Name::new("rabbit").unwrap(), Arc::new(SystemClock));
-        let definition = json!({"kind": "amqp", "url": self.vhost.url});
+        let url = format!("amqp://guest:guest@{}/{}", self.proxy.address(), self.vhost);
+        let definition = json!({"kind": "amqp", "url": url});
         let definition: BrokerDefinition = serde_json::from_value(definition).unwrap();
         let transport = Arc::new(Amqp::open(&name, &definition, clock.clone()).unwrap());
         let broker = Arc::new(Remote::open(name, transport, store.clone(), messages, clock).unwrap());
@@ -62,10 +67,11 @@ impl Subject for RabbitSubject {
         self.running().store.commit(commit).await.unwrap();
     }
 
-    /// Cuts everything off in the middle; the server learns of it from the closed sockets.
+    /// Cuts everything off in the middle; the server learns of it from the sockets.
     async fn crash(&mut self) {
         let running = self.running.take().unwrap();
         running.task.abort();
+        self.proxy.cut().await;
         running.store.close();
         drop(running);
         self.start();
@@ -85,6 +91,6 @@ async fn rabbitmq_keeps_the_contract_with_both_kinds_of_queues() {
     let Some(rabbit) = super::rabbit("the contract of brokers over RabbitMQ").await else { return };
     for kind in ["quorum", "classic"] {
         let rabbit = &rabbit;
-        contract::check(async || RabbitSubject::new(kind, rabbit.vhost().await)).await;
+        contract::check(async || RabbitSubject::new(kind, rabbit).await).await;
     }
 }
