@@ -4,6 +4,7 @@
 //! accepts connections and says nothing more, so every connection comes with a way to cut its socket.
 
 use std::{
+    future::poll_fn,
     io,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
@@ -12,9 +13,9 @@ use std::{
 };
 
 use async_rs::{Tokio, TokioRuntime, traits::Reactor};
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, stream::BoxStream};
 use lapin::{
-    AsyncTcpStream, ConnectionProperties,
+    AsyncTcpStream, ConnectionProperties, Event,
     tcp::OwnedTLSConfig,
     types::{AMQPValue, FieldTable, ShortString, parsing::parse_field_table},
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
@@ -29,6 +30,12 @@ use crate::{
 /// The largest greeting of a server.
 const GREETING_BYTES: usize = 64 * 1024;
 
+/// How long lapin may take to tell what has happened.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// The largest frame; RabbitMQ's own default.
+const FRAME_BYTES: u32 = 128 * 1024;
+
 /// How long a server may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -37,6 +44,7 @@ type Stream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 /// A connection.
 pub(crate) struct Link {
     pub connection: lapin::Connection,
+    events: Mutex<BoxStream<'static, Event>>,
     cut: Cut,
 }
 
@@ -98,13 +106,33 @@ impl Link {
         let connecting = lapin::Connection::connector(uri(settings, node), runtime, dialing, properties);
         // Dialling has a limit of its own; this one is for the login.
         match tokio::time::timeout(2 * settings.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(Self { connection, cut }),
+            Ok(Ok(connection)) => {
+                Ok(Self { events: Mutex::new(connection.events_listener().boxed()), connection, cut })
+            }
             Ok(Err(error)) => {
                 let failure = failure.lock().take();
                 Err(failure.unwrap_or_else(|| explain(error.into(), settings, node)))
             }
             Err(_) => Err(Error::Silent(2 * settings.connect_timeout)),
         }
+    }
+
+    /// What lapin has told of the connection and nobody has asked for yet.
+    pub(crate) async fn next_event(&self) -> Option<Event> {
+        poll_fn(|context| self.events.lock().poll_next_unpin(context)).await
+    }
+
+    /// The last error that lapin has told of; it tells a moment after the state has changed.
+    pub(crate) async fn why_broken(&self) -> Option<Error> {
+        tokio::time::sleep(MOMENT).await;
+        let mut events = self.events.lock();
+        let mut last = None;
+        while let Some(Some(event)) = events.next().now_or_never() {
+            if let Event::Error(error) = event {
+                last = Some(error.into());
+            }
+        }
+        last
     }
 
     /// Says goodbye, if the server listens, and breaks the connection in any case.
@@ -129,6 +157,8 @@ fn uri(settings: &Settings, node: &Node) -> AMQPUri {
         vhost: settings.vhost.clone(),
         query: AMQPQueryString {
             heartbeat: u16::try_from(settings.heartbeat.as_secs()).ok(),
+            // lapin keeps room for 32 frames in both directions, however large the server's may be.
+            frame_max: Some(FRAME_BYTES),
             ..AMQPQueryString::default()
         },
     }

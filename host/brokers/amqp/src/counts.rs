@@ -14,7 +14,8 @@ use crate::{
 
 /// What belongs to one queue.
 struct Held {
-    ready: u64,
+    /// None if there is no such queue.
+    ready: Option<u64>,
     dead: u64,
     /// Each wait queue, and what it holds.
     waiting: Vec<(String, u64)>,
@@ -32,9 +33,10 @@ impl Inner {
         let session = self.session(std::time::Duration::ZERO).await.map_err(failed)?;
         let address = self.topology.address_of(queue);
         let held = self.held(&session, &address).await.map_err(failed)?;
+        let missing = || failed(Error::Unusable(format!("the server has no queue {address:?}")));
         Ok(Counts {
             // What RabbitMQ gave up waits to be handed to the host, too.
-            ready: Some(held.ready + held.dead),
+            ready: Some(held.ready.ok_or_else(missing)? + held.dead),
             in_flight: Some(self.in_flight(queue, &address).await),
             delayed: Some(held.delayed()),
             oldest: None,
@@ -42,9 +44,8 @@ impl Inner {
     }
 
     async fn held(&self, session: &Session, address: &str) -> Result<Held, Error> {
-        let missing = || Error::Client(format!("the server has no queue {address:?}"));
         Ok(Held {
-            ready: session.ready(address).await?.ok_or_else(missing)?,
+            ready: session.ready(address).await?,
             dead: session.ready(&dead_queue(address)).await?.unwrap_or(0),
             waiting: self.waits.counts(session, address).await?,
         })
@@ -73,29 +74,21 @@ impl Inner {
         let failed = |error: Error| error.failed("delete", queue);
         let session = self.session(std::time::Duration::from_secs(3)).await.map_err(failed)?;
         let address = definition.address(queue).to_owned();
-        let waiting = match self.held(&session, &address).await {
-            Ok(held) => {
-                let unsettled = self.in_flight(queue, &address).await;
-                let count = held.ready + held.dead + held.delayed() + unsettled;
-                if count > 0 && !force {
-                    let detail = format!(
-                        "the queue {queue} holds {count} messages ({} ready, {} delayed, {unsettled} handed out); handle \
-                         them first, or force to drop them",
-                        held.ready + held.dead,
-                        held.delayed(),
-                    );
-                    return Err(refused(Code::NotEmpty, detail));
-                }
-                held.waiting
-            }
-            // The queue is gone already; what belongs to it may not be.
-            Err(Error::Client(_)) => self.waits.counts(&session, &address).await.map_err(failed)?,
-            Err(error) => return Err(failed(error)),
-        };
+        let held = self.held(&session, &address).await.map_err(failed)?;
+        let unsettled = if held.ready.is_some() { self.in_flight(queue, &address).await } else { 0 };
+        let (ready, delayed) = (held.ready.unwrap_or(0) + held.dead, held.delayed());
+        if ready + delayed + unsettled > 0 && !force {
+            let detail = format!(
+                "the queue {queue} holds {} messages ({ready} ready, {delayed} delayed, {unsettled} handed out); handle \
+                 them first, or force to drop them",
+                ready + delayed + unsettled,
+            );
+            return Err(refused(Code::NotEmpty, detail));
+        }
         // From now on it is not made anew.
         self.topology.drop_queue(queue);
         session.delete(&address).await.map_err(failed)?;
-        for (wait, _) in waiting {
+        for (wait, _) in held.waiting {
             session.delete(&wait).await.map_err(failed)?;
             self.waits.doubt(&wait);
         }

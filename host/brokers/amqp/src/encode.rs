@@ -60,20 +60,17 @@ pub(crate) fn properties(message: &Message, copy: Option<Copy>) -> BasicProperti
     let mut properties =
         BasicProperties::default().with_delivery_mode(2).with_timestamp(message.published_at.0 / 1_000);
     for (name, value) in &message.headers {
-        properties = match set_property(properties, name, value) {
-            Ok(properties) => properties,
-            Err(properties) => {
-                match ShortString::try_new(name.as_str()) {
-                    Ok(short) if may_travel(name) => {
-                        headers.insert(short, text(value));
-                    }
-                    Ok(_) | Err(_) => {
-                        others.insert(name.as_str(), Value::from(value.as_str()));
-                    }
-                }
-                properties
+        if set_property(&mut properties, name, value) {
+            continue;
+        }
+        match ShortString::try_new(name.as_str()) {
+            Ok(short) if may_travel(name) => {
+                headers.insert(short, text(value));
             }
-        };
+            Ok(_) | Err(_) => {
+                others.insert(name.as_str(), Value::from(value.as_str()));
+            }
+        }
     }
     let mut own = |name: &'static str, value: AMQPValue| {
         headers.insert(ShortString::from(name), value);
@@ -97,7 +94,7 @@ pub(crate) fn properties(message: &Message, copy: Option<Copy>) -> BasicProperti
     if let Some(copy) = copy {
         own(header::TOPIC, text(message.topic.as_str()));
         own(header::KEY, text(&message.key));
-        own(header::ATTEMPTS, number(copy.attempts.into()));
+        own(header::ATTEMPTS, AMQPValue::LongLongInt(copy.attempts.into()));
         if let Some(ms) = copy.expiration_ms {
             properties = properties.with_expiration(ShortString::try_new(ms.to_string()).unwrap_or_default());
         }
@@ -105,28 +102,27 @@ pub(crate) fn properties(message: &Message, copy: Option<Copy>) -> BasicProperti
     properties.with_headers(FieldTable::from(headers))
 }
 
-/// Sets the property that a header stands for; gives the properties back if there is none, or if the
-/// value is none that the property can have.
-fn set_property(
-    properties: BasicProperties,
-    name: &str,
-    value: &str,
-) -> Result<BasicProperties, BasicProperties> {
-    let Ok(short) = ShortString::try_new(value) else { return Err(properties) };
-    Ok(match name {
-        property::CORRELATION_ID => properties.with_correlation_id(short),
+/// Sets the property that a header stands for. Answers false if there is none, or if the value is none
+/// that the property can have.
+fn set_property(properties: &mut BasicProperties, name: &str, value: &str) -> bool {
+    let Ok(short) = ShortString::try_new(value) else { return false };
+    let before = std::mem::take(properties);
+    let (after, set) = match name {
+        property::CORRELATION_ID => (before.with_correlation_id(short), true),
         // The server would take it for a consumer of this channel, and close the channel.
-        property::REPLY_TO if value == "amq.rabbitmq.reply-to" => return Err(properties),
-        property::REPLY_TO => properties.with_reply_to(short),
-        property::TYPE => properties.with_type(short),
-        property::APP_ID => properties.with_app_id(short),
-        property::CONTENT_ENCODING => properties.with_content_encoding(short),
+        property::REPLY_TO if value == "amq.rabbitmq.reply-to" => (before, false),
+        property::REPLY_TO => (before.with_reply_to(short), true),
+        property::TYPE => (before.with_type(short), true),
+        property::APP_ID => (before.with_app_id(short), true),
+        property::CONTENT_ENCODING => (before.with_content_encoding(short), true),
         property::PRIORITY => match value.parse::<u8>() {
-            Ok(priority) if priority.to_string() == value => properties.with_priority(priority),
-            Ok(_) | Err(_) => return Err(properties),
+            Ok(priority) if priority.to_string() == value => (before.with_priority(priority), true),
+            Ok(_) | Err(_) => (before, false),
         },
-        _ => return Err(properties),
-    })
+        _ => (before, false),
+    };
+    *properties = after;
+    set
 }
 
 /// Whether the server leaves a header of this name alone. It routes by CC and BCC, and keeps its own
@@ -151,8 +147,9 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
+/// A number; one that AMQP has no type for as text.
 fn number(number: u64) -> AMQPValue {
-    AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX))
+    i64::try_from(number).map_or_else(|_| text(&number.to_string()), AMQPValue::LongLongInt)
 }
 
 /// About how many bytes properties have on the wire: they travel in one frame, or not at all.

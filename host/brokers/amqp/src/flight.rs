@@ -122,7 +122,11 @@ impl Flight {
         flight
     }
 
-    /// Whether the channel can carry another flight.
+    pub(crate) fn letters(&self) -> &[Letter] {
+        &self.letters
+    }
+
+    /// The channel, if it can carry another flight.
     pub(crate) fn channel(&self) -> Option<Channel> {
         self.channel.status().connected().then(|| self.channel.clone())
     }
@@ -191,26 +195,31 @@ impl Flight {
         self.slots.iter().map(|slot| matches!(slot, Slot::Done(_))).collect()
     }
 
-    /// What became of each, as far as that is certain now. Called once after a landing, complete or not.
+    /// What became of each, as far as that is certain. Called after a landing, complete or not.
     pub(crate) async fn fates(&mut self, complete: bool) -> Vec<Option<Fate>> {
         let landed = self.landed();
         if !complete {
             tokio::time::sleep(MOMENT).await;
             self.sweep().await;
-            // See above: with the return of an unconfirmed message here, another's may be missing.
-            let marks = self.letters.iter().map(Mark::of).zip(&landed);
-            let open: HashSet<Mark> = marks.filter(|(_, landed)| !**landed).map(|(mark, _)| mark).collect();
-            if self.returned.iter().any(|mark| open.contains(mark)) {
-                return landed.iter().map(|_| None).collect();
-            }
         }
-        let slots = self.slots.iter().zip(self.letters.iter()).zip(&landed);
-        slots
+        let confirmed = |slot: &Slot| matches!(slot, Slot::Done(Fate::Confirmed | Fate::Nacked));
+        let letters = || self.slots.iter().zip(self.letters.iter()).zip(&landed);
+        let open: HashSet<Mark> = letters()
+            .filter(|((slot, _), landed)| !(**landed && confirmed(slot)))
+            .map(|((_, letter), _)| Mark::of(letter))
+            .collect();
+        // See above: with the return of an unconfirmed message here, another's may be missing.
+        let certain = !self.returned.iter().any(|mark| open.contains(mark));
+        letters()
             .map(|((slot, letter), landed)| match slot {
-                Slot::Done(fate) if *landed => Some(match fate {
-                    Fate::Confirmed if self.returned.contains(&Mark::of(letter)) => Fate::Returned,
-                    fate => fate.clone(),
+                Slot::Done(Fate::Broken(error)) if *landed => Some(Fate::Broken(error.clone())),
+                Slot::Done(_) if *landed && !certain => complete.then(|| {
+                    Fate::Broken(Error::Client("the channel broke before it was known who got it".to_owned()))
                 }),
+                Slot::Done(Fate::Confirmed) if *landed && self.returned.contains(&Mark::of(letter)) => {
+                    Some(Fate::Returned)
+                }
+                Slot::Done(fate) if *landed => Some(fate.clone()),
                 Slot::Done(_) | Slot::Sending(_) | Slot::Confirming(_) => None,
             })
             .collect()

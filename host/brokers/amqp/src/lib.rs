@@ -20,6 +20,8 @@
 
 mod acks;
 mod admission;
+#[cfg(test)]
+mod codec_tests;
 mod connection;
 mod counts;
 mod decode;
@@ -40,7 +42,10 @@ mod value;
 mod waits;
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +74,8 @@ use waits::Waits;
 const CONFIGURE: Duration = Duration::from_secs(5);
 /// How long `consume` waits for a connection.
 const CONSUME: Duration = Duration::from_secs(5);
+/// How long the rest may take after that.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// How long settlements may take when the broker is closed.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -91,6 +98,9 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     api: Option<Api>,
+    /// Something came that cannot be read and broke the connection: from now on each consumption has
+    /// a connection of its own, so that it breaks no other.
+    isolated: AtomicBool,
 }
 
 /// Checks a definition of the kind `amqp` without connecting anywhere.
@@ -130,6 +140,7 @@ impl Amqp {
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 api,
+                isolated: AtomicBool::new(false),
             }),
         })
     }
@@ -139,7 +150,9 @@ impl Inner {
     /// The session, waited for a while.
     pub(crate) async fn session(&self, patience: Duration) -> Result<Arc<Session>, Error> {
         let mut sessions = self.session.subscribe();
-        let waiting = sessions.wait_for(Option::is_some);
+        let usable =
+            |session: &Option<Arc<Session>>| session.as_ref().is_some_and(|it| it.reason().is_none());
+        let waiting = sessions.wait_for(usable);
         let waited = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
@@ -151,6 +164,16 @@ impl Inner {
             let detail = self.board.health().detail;
             Error::NotConnected(detail.unwrap_or_else(|| "the connection is being made".to_owned()))
         })
+    }
+
+    pub(crate) fn isolate(&self) {
+        if !self.isolated.swap(true, Ordering::Relaxed) {
+            tracing::warn!(broker = %self.name, "from now on each queue is consumed over a connection of its own");
+        }
+    }
+
+    pub(crate) fn isolated(&self) -> bool {
+        self.isolated.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_line(&self, line: &Arc<Line>) {
@@ -193,6 +216,8 @@ impl Transport for Amqp {
             tokio::join!(session.consuming.close(), session.publishing.close());
         }
         inner.tasks.close();
+        // They end with their channels.
+        let _ = tokio::time::timeout(GOODBYE, inner.tasks.wait()).await;
     }
 
     fn health(&self) -> Health {

@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Inner,
     acks::{Acks, Word},
+    connection::Link,
     decode::{Arrival, Place, received},
     desk::short,
     error::Error,
@@ -39,6 +40,8 @@ use crate::{
 
 /// How long the server may take to begin or end a consumption.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a connection still stands while it is asked something.
+const GLANCE: Duration = Duration::from_millis(50);
 /// How long settlements wait for one before them.
 const GATHER: Duration = Duration::from_millis(5);
 /// The most dead letters that are handed out and not settled.
@@ -52,6 +55,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Line {
     inner: Arc<Inner>,
     session: Arc<Session>,
+    /// A connection of its own, where a message that cannot be read may break it.
+    link: Option<Link>,
     inlet: Inlet,
     address: String,
     /// First the queue, then its dead letters.
@@ -64,6 +69,9 @@ pub(crate) struct Line {
     /// Something is to be told to the server, or is over.
     wake: Notify,
     wake_retries: Notify,
+    /// No more deliveries come, and the host was told so: it forgets those that nobody has taken. What
+    /// is not settled by now comes again.
+    failed: AtomicBool,
     /// No more deliveries are wanted.
     closing: CancellationToken,
     /// Nothing is done any more.
@@ -95,19 +103,35 @@ pub(crate) async fn open(
     let address = inner.topology.address_of(queue);
     let adopted = inner.topology.queue(queue).is_some_and(|queue| queue.adopt);
     let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX).max(1);
+    let link = if inner.isolated() {
+        let name = format!("brolly {} (consuming {queue})", inner.name);
+        Some(Link::open(&inner.settings, &session.node, name).await?)
+    } else {
+        None
+    };
+    let connection = &link.as_ref().unwrap_or(&session.consuming).connection;
     let opening = async {
-        let mut sources = vec![Way::open(&session, &address, prefetch, false).await?];
+        let mut sources = vec![Way::open(connection, &address, prefetch, false).await?];
         if !adopted {
-            sources
-                .push(Way::open(&session, &dead_queue(&address), prefetch.min(DEAD_PREFETCH), true).await?);
+            let (dead, prefetch) = (dead_queue(&address), prefetch.min(DEAD_PREFETCH));
+            sources.push(Way::open(connection, &dead, prefetch, true).await?);
         }
         Ok::<_, Error>(sources)
     };
-    let opened = tokio::time::timeout(PATIENCE, opening).await.unwrap_or(Err(Error::Silent(PATIENCE)))?;
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(PATIENCE, opening) => opened.unwrap_or(Err(Error::Silent(PATIENCE))),
+        // What lapin is asked in the moment in which it ends it never answers.
+        () = broken(connection) => Err(Error::Client("the connection broke".to_owned())),
+    };
+    let opened = match (opened, &link) {
+        (Err(error), Some(link)) => Err(link.why_broken().await.unwrap_or(error)),
+        (opened, _) => opened,
+    }?;
     let (ways, consumers): (Vec<Way>, Vec<Consumer>) = opened.into_iter().unzip();
     let line = Arc::new(Line {
         inner: inner.clone(),
         session,
+        link,
         inlet,
         address,
         open: AtomicUsize::new(ways.len()),
@@ -116,6 +140,7 @@ pub(crate) async fn open(
         retrying: AtomicUsize::new(0),
         wake: Notify::new(),
         wake_retries: Notify::new(),
+        failed: AtomicBool::new(false),
         closing: CancellationToken::new(),
         ended: CancellationToken::new(),
     });
@@ -130,23 +155,47 @@ pub(crate) async fn open(
     Ok(line)
 }
 
+/// Waits until a connection is of no use any more.
+async fn broken(connection: &lapin::Connection) {
+    while connection.status().connected() {
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
 impl Way {
     async fn open(
-        session: &Session,
+        connection: &lapin::Connection,
         queue: &str,
         prefetch: u16,
         dead: bool,
     ) -> Result<(Self, Consumer), Error> {
         let queue = short(queue)?;
-        let channel = session.consuming.connection.create_channel().await?;
+        let channel = connection.create_channel().await?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await?;
         Ok((Self { channel, acks: Mutex::default(), dead }, consumer))
     }
 
-    /// Tells the server, in this order. Answers when it is sent.
-    async fn tell(&self, words: Vec<Word>) -> lapin::Result<()> {
+    /// Tells the server what there is to tell; answers whether there was something.
+    async fn tell(&self, all: bool) -> bool {
+        let words = self.acks.lock().take(all);
+        if words.is_empty() {
+            return false;
+        }
+        if let Err(error) = self.say(words).await {
+            tracing::debug!(%error, "settlements are lost with their channel");
+        }
+        true
+    }
+
+    /// Whether nothing is to be told any more, or nobody is there to be told.
+    fn is_done(&self) -> bool {
+        !self.channel.status().connected() || self.acks.lock().open() == 0
+    }
+
+    /// Says it in this order. Answers when it is sent.
+    async fn say(&self, words: Vec<Word>) -> lapin::Result<()> {
         let mut telling: Vec<_> = words
             .into_iter()
             .map(|word| {
@@ -209,7 +258,7 @@ impl Line {
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => self.arrive(way, delivery),
                     Some(Err(error)) => break Error::from(error).to_string(),
-                    None => break "the server cancelled the consumer: was the queue deleted?".to_owned(),
+                    None => break self.why_cancelled(),
                 },
                 () = self.closing.cancelled(), if !cancelled => {
                     cancelled = true;
@@ -226,11 +275,17 @@ impl Line {
         self.wake.notify_one();
     }
 
+    fn why_cancelled(&self) -> String {
+        let broken = if self.link.is_some() { None } else { self.session.reason() };
+        broken.unwrap_or_else(|| "the server cancelled the consumer: was the queue deleted?".to_owned())
+    }
+
     fn fail(&self, reason: &str) {
-        let reason = self.session.reason().unwrap_or_else(|| reason.to_owned());
         tracing::warn!(queue = %self.queue(), reason, "no more messages come");
         self.inlet.fail(reason);
+        self.failed.store(true, Ordering::Release);
         self.closing.cancel();
+        self.wake.notify_one();
         self.inner.topology.doubt(&self.address);
     }
 
@@ -269,20 +324,18 @@ impl Line {
         let mut lost = self.session.lost.subscribe();
         let mut stuck_since = None;
         loop {
-            let all = stuck_since.is_some_and(|since: Instant| since.elapsed() >= GATHER);
-            match self.tell(all).await {
-                Ok(false) => {}
-                // More may have come meanwhile.
-                Ok(true) => {
-                    stuck_since = None;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::debug!(queue = %self.queue(), %error, "settlements are lost with their channel");
-                    break;
-                }
+            let failed = self.failed.load(Ordering::Acquire);
+            let all = failed || stuck_since.is_some_and(|since: Instant| since.elapsed() >= GATHER);
+            let mut told = false;
+            for way in &self.ways {
+                told |= way.tell(all).await;
             }
-            if self.is_done() {
+            if told {
+                // More may have come meanwhile.
+                stuck_since = None;
+                continue;
+            }
+            if failed || self.is_done() {
                 break;
             }
             let stuck = self.ways.iter().any(|way| way.acks.lock().stuck() > 0);
@@ -302,23 +355,16 @@ impl Line {
                 let _ = tokio::time::timeout(PATIENCE, way.channel.close(200, "OK".into())).await;
             }
         }
-    }
-
-    /// Tells what there is to tell; answers whether there was something.
-    async fn tell(&self, all: bool) -> lapin::Result<bool> {
-        let mut told = false;
-        for way in &self.ways {
-            let words = way.acks.lock().take(all);
-            told |= !words.is_empty();
-            way.tell(words).await?;
+        if let Some(link) = &self.link {
+            link.close().await;
         }
-        Ok(told)
     }
 
     fn is_done(&self) -> bool {
+        let over = self.open.load(Ordering::Acquire) == 0;
         let dead = self.ways.iter().all(|way| !way.channel.status().connected());
-        let over = self.open.load(Ordering::Acquire) == 0 && self.retrying.load(Ordering::Acquire) == 0;
-        dead || (over && self.ways.iter().all(|way| way.acks.lock().open() == 0))
+        let quiet = dead || self.retrying.load(Ordering::Acquire) == 0;
+        over && quiet && self.ways.iter().all(Way::is_done)
     }
 
     /// Sends the copies of what is to come again; only then is the original settled.

@@ -25,8 +25,13 @@ impl Inner {
     pub(crate) async fn send(&self, parcels: Vec<Parcel>) -> Vec<Result<(), BrokerError>> {
         let mut results = Vec::with_capacity(parcels.len());
         let mut letters = Vec::with_capacity(parcels.len());
+        let mut session = None;
         for parcel in parcels {
-            match self.letter(parcel).await {
+            let letter = match self.waiting(&parcel, &mut session).await {
+                Ok(wait) => self.letter(&parcel, wait),
+                Err(error) => Err(error),
+            };
+            match letter {
                 Ok(letter) => {
                     letters.push(letter);
                     results.push(None);
@@ -44,34 +49,47 @@ impl Inner {
         results.into_iter().map(next).collect()
     }
 
-    async fn letter(&self, parcel: Parcel) -> Result<Letter, BrokerError> {
-        let Parcel { to, message, routed } = parcel;
-        match to {
-            To::Topic => {
-                let exchange = self.topology.exchange_of(&message.topic);
-                letter(&exchange, &message.key, &message, None, !routed.is_empty())
-            }
-            To::Queue { queue, delay, attempts } => {
-                let address = self.topology.address_of(&queue);
-                let failed = |error: Error| error.failed("publish to", &queue);
-                let Some((wait, ms)) = waits::queue_for(&address, delay) else {
-                    let copy = Copy { attempts, expiration_ms: None };
-                    return letter("", &address, &message, Some(copy), true);
-                };
-                if ms > waits::LIMIT_MS {
-                    let detail = "RabbitMQ holds a message back for 49 days at most; the delay is longer";
-                    return Err(refused(Code::Unsupported, detail));
-                }
-                let session = self.session(PATIENCE).await.map_err(failed)?;
-                self.make_wait(&session, &address, delay).await.map_err(failed)?;
-                let copy = Copy { attempts, expiration_ms: Some(ms) };
-                letter("", &wait, &message, Some(copy), true)
-            }
+    /// Makes the queue in which a parcel waits, if it does. The session is looked for once.
+    async fn waiting(
+        &self,
+        parcel: &Parcel,
+        session: &mut Option<Result<Arc<Session>, Error>>,
+    ) -> Result<Option<(String, u64)>, BrokerError> {
+        let To::Queue { queue, delay, .. } = &parcel.to else { return Ok(None) };
+        let address = self.topology.address_of(queue);
+        let Some((wait, ms)) = waits::queue_for(&address, *delay) else { return Ok(None) };
+        if ms > waits::LIMIT_MS {
+            let detail = "RabbitMQ holds a message back for 49 days at most; the delay is longer";
+            return Err(refused(Code::Unsupported, detail));
         }
+        if session.is_none() {
+            *session = Some(self.session(PATIENCE).await);
+        }
+        let made = match session {
+            Some(Ok(session)) => self.waits.make(session, &address, *delay).await,
+            Some(Err(error)) => Err(error.clone()),
+            None => Ok(()),
+        };
+        made.map_err(|error| error.failed("publish to", queue))?;
+        Ok(Some((wait, ms)))
     }
 
-    async fn make_wait(&self, session: &Arc<Session>, address: &str, delay: Duration) -> Result<(), Error> {
-        self.waits.make(session, address, delay).await
+    fn letter(&self, parcel: &Parcel, wait: Option<(String, u64)>) -> Result<Letter, BrokerError> {
+        let message = &parcel.message;
+        match (&parcel.to, wait) {
+            (To::Topic, _) => {
+                let exchange = self.topology.exchange_of(&message.topic);
+                letter(&exchange, &message.key, message, None, !parcel.routed.is_empty())
+            }
+            (To::Queue { attempts, .. }, Some((wait, ms))) => {
+                let copy = Copy { attempts: *attempts, expiration_ms: Some(ms) };
+                letter("", &wait, message, Some(copy), true)
+            }
+            (To::Queue { queue, attempts, .. }, None) => {
+                let copy = Copy { attempts: *attempts, expiration_ms: None };
+                letter("", &self.topology.address_of(queue), message, Some(copy), true)
+            }
+        }
     }
 
     /// The server has no queue where this letter should have gone.

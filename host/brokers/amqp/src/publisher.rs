@@ -45,6 +45,45 @@ type Verdict = Result<(), BrokerError>;
 pub(crate) struct Post {
     sender: mpsc::Sender<Vec<Item>>,
     receiver: tokio::sync::Mutex<mpsc::Receiver<Vec<Item>>>,
+    late: Late,
+}
+
+/// The destinations that have letters which are late: further ones travel apart from all others.
+#[derive(Clone, Default)]
+struct Late(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Late {
+    fn has(&self, letter: &Letter) -> bool {
+        let late = self.0.lock();
+        !late.is_empty() && late.contains_key(destination(letter))
+    }
+
+    fn begin(&self, destinations: &[String]) {
+        let mut late = self.0.lock();
+        for destination in destinations {
+            *late.entry(destination.clone()).or_default() += 1;
+        }
+    }
+
+    fn end(&self, destinations: &[String]) {
+        let mut late = self.0.lock();
+        for destination in destinations {
+            if let Some(count) = late.get_mut(destination) {
+                *count -= 1;
+                if *count == 0 {
+                    late.remove(destination);
+                }
+            }
+        }
+    }
+}
+
+/// The exchange, or the queue behind the default one.
+fn destination(letter: &Letter) -> &str {
+    match letter.exchange.as_str() {
+        "" => letter.routing_key.as_str(),
+        exchange => exchange,
+    }
 }
 
 struct Item {
@@ -85,7 +124,7 @@ impl Ticket {
 impl Post {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        Self { sender, receiver: tokio::sync::Mutex::new(receiver) }
+        Self { sender, receiver: tokio::sync::Mutex::new(receiver), late: Late::default() }
     }
 
     /// Sends letters, and answers with a verdict for each.
@@ -112,13 +151,18 @@ impl Post {
 
     /// Takes what waits, up to a window.
     async fn take(&self, next: &mut Vec<Item>) {
-        let mut receiver = self.receiver.lock().await;
-        if next.is_empty() {
+        let mut receiver = if next.is_empty() {
+            let mut receiver = self.receiver.lock().await;
             match receiver.recv().await {
                 Some(items) => next.extend(items),
                 None => std::future::pending().await,
             }
-        }
+            receiver
+        } else {
+            // A lane that has nothing to do may be waiting with it in hand.
+            let Ok(receiver) = self.receiver.try_lock() else { return };
+            receiver
+        };
         while next.len() < WINDOW
             && let Ok(items) = receiver.try_recv()
         {
@@ -176,6 +220,9 @@ impl Lane {
             batch.into_iter().partition(|item| encode::size(&item.letter.properties) < frame);
         let why = format!("its headers are larger than a frame of the server, which has {frame} bytes");
         settle_all(large, || refused(Code::InvalidMessage, why.as_str()));
+        let (late, batch): (Vec<Item>, Vec<Item>) =
+            batch.into_iter().partition(|item| self.inner.post.late.has(&item.letter));
+        self.fly_apart(&session, late).await;
         let mut again = Vec::new();
         self.fly(&session, batch, Some(&mut again)).await;
         // The server closes a channel for one message and says nothing of the others.
@@ -234,37 +281,68 @@ impl Lane {
         batch: Vec<Item>,
         again: Option<&mut Vec<Item>>,
     ) -> Option<Error> {
-        if batch.is_empty() {
-            return None;
-        }
-        let channel = match self.open(session).await {
-            Ok(channel) => channel,
-            Err(error) => {
-                settle_all(batch, || failed(error.clone()));
-                return Some(error);
-            }
+        let (mut flight, tickets, began) = match self.launch(session, batch).await {
+            Ok(Some(launched)) => launched,
+            Ok(None) => return None,
+            Err(error) => return Some(error),
         };
-        let (letters, tickets): (Vec<Letter>, Vec<Ticket>) =
-            batch.into_iter().map(|item| (item.letter, item.ticket)).unzip();
-        let letters: Arc<[Letter]> = letters.into();
-        let began = Instant::now();
-        let mut flight = Flight::launch(channel, letters.clone()).await;
         let complete = flight.land(began + PATIENCE).await;
         let fates = flight.fates(complete).await;
-        let tickets = tickets.into_iter().map(Some).collect();
-        let (left, error) = settle(&self.inner, &letters, tickets, fates, again);
+        let (left, error) = settle(&self.inner, flight.letters(), tickets, fates, again);
         if complete {
             self.channel = flight.channel().map(|channel| (session.generation, channel));
-            return error;
-        }
-        let deadline = began + self.inner.settings.confirm_timeout;
-        let late = straggle(self.inner.clone(), flight, letters, left, session.clone(), deadline);
-        if self.stragglers.len() < STRAGGLERS {
-            self.stragglers.spawn(late);
         } else {
-            late.await;
+            self.leave_behind(session, flight, left, began);
         }
         error
+    }
+
+    /// Sends letters to destinations that are late, and waits for nothing.
+    async fn fly_apart(&mut self, session: &Arc<Session>, batch: Vec<Item>) {
+        if self.stragglers.len() >= STRAGGLERS {
+            return settle_all(batch, too_late);
+        }
+        if let Ok(Some((flight, tickets, began))) = self.launch(session, batch).await {
+            self.leave_behind(session, flight, tickets, began);
+        }
+    }
+
+    async fn launch(
+        &mut self,
+        session: &Session,
+        batch: Vec<Item>,
+    ) -> Result<Option<(Flight, Vec<Option<Ticket>>, Instant)>, Error> {
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        match self.open(session).await {
+            Ok(channel) => {
+                let items = batch.into_iter().map(|item| (item.letter, Some(item.ticket)));
+                let (letters, tickets): (Vec<Letter>, Vec<Option<Ticket>>) = items.unzip();
+                let flight = Flight::launch(channel, letters.into()).await;
+                Ok(Some((flight, tickets, Instant::now())))
+            }
+            Err(error) => {
+                settle_all(batch, || failed(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets a flight go on by itself; the next one has another channel.
+    fn leave_behind(
+        &mut self,
+        session: &Arc<Session>,
+        flight: Flight,
+        tickets: Vec<Option<Ticket>>,
+        began: Instant,
+    ) {
+        if self.stragglers.len() >= STRAGGLERS {
+            return tickets.into_iter().flatten().for_each(|ticket| ticket.settle(Err(too_late())));
+        }
+        let deadline = began + self.inner.settings.confirm_timeout;
+        let late = straggle(self.inner.clone(), flight, tickets, session.clone(), deadline);
+        self.stragglers.spawn(late);
     }
 }
 
@@ -272,27 +350,29 @@ impl Lane {
 async fn straggle(
     inner: Arc<Inner>,
     mut flight: Flight,
-    letters: Arc<[Letter]>,
     tickets: Vec<Option<Ticket>>,
     session: Arc<Session>,
     deadline: Instant,
 ) {
+    let open = flight.letters().iter().zip(&tickets).filter(|(_, ticket)| ticket.is_some());
+    let destinations: Vec<String> = open.map(|(letter, _)| destination(letter).to_owned()).collect();
+    inner.post.late.begin(&destinations);
     let mut blocked = session.blocked.subscribe();
     let complete = tokio::select! {
         complete = flight.land(deadline) => complete,
         _ = blocked.wait_for(Option::is_some) => false,
     };
+    inner.post.late.end(&destinations);
     let fates = flight.fates(complete).await;
-    let (left, _) = settle(&inner, &letters, tickets, fates, None);
+    let (left, _) = settle(&inner, flight.letters(), tickets, fates, None);
     let reason = session.blocked.borrow().clone();
     for ticket in left.into_iter().flatten() {
-        ticket.settle(Err(match &reason {
-            Some(reason) => blocks(reason),
-            None => {
-                failed(Error::Client("the server did not confirm it in time (confirm_timeout_ms)".to_owned()))
-            }
-        }));
+        ticket.settle(Err(reason.as_deref().map_or_else(too_late, blocks)));
     }
+}
+
+fn too_late() -> BrokerError {
+    failed(Error::Client("the server did not confirm it in time (confirm_timeout_ms)".to_owned()))
 }
 
 /// Settles what has a fate. Answers with the tickets of the rest, and an error of the server.

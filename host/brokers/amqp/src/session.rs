@@ -13,8 +13,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::{Stream, StreamExt};
-use lapin::{Event, types::FieldTable};
+use lapin::{ConnectionStatus, Event, types::FieldTable};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -31,6 +30,9 @@ const GLANCE: Duration = Duration::from_millis(250);
 /// How often what the server has refused is tried again.
 const REPAIR: Duration = Duration::from_secs(5);
 
+/// How long a connection that is being closed may take to say why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// A session that ends sooner is followed by a pause as if it had never begun.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,8 @@ pub(crate) struct Session {
     pub generation: u64,
     pub consuming: Link,
     pub publishing: Link,
+    /// The server that both are with.
+    pub node: Node,
     /// Why the server blocks publishers, while it does.
     pub blocked: watch::Sender<Option<String>>,
     /// Why the session is over, once it is.
@@ -94,7 +98,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
         tokio::select! {
             () = inner.stop.cancelled() => return,
             opened = open(&inner.settings, inner.name.as_str(), generation, &start) => match opened {
-                Ok((session, server, node)) => serve(inner, Arc::new(session), &server, &node).await,
+                Ok((session, server)) => serve(inner, Arc::new(session), &server).await,
                 Err(error) => inner.board.failed(&error.to_string()),
             },
         }
@@ -123,7 +127,7 @@ async fn open(
     name: &str,
     generation: u64,
     start: &AtomicUsize,
-) -> Result<(Session, Server, Node), Error> {
+) -> Result<(Session, Server), Error> {
     let mut whys = Vec::new();
     let first = start.load(Ordering::Relaxed);
     for number in (0..settings.nodes.len()).map(|number| (first + number) % settings.nodes.len()) {
@@ -131,7 +135,7 @@ async fn open(
         match open_at(settings, name, generation, node).await {
             Ok((session, server)) => {
                 start.store(number, Ordering::Relaxed);
-                return Ok((session, server, node.clone()));
+                return Ok((session, server));
             }
             Err(error) => whys.push(error.to_string()),
         }
@@ -155,6 +159,7 @@ async fn open_at(
         generation,
         consuming,
         publishing,
+        node: node.clone(),
         blocked: watch::Sender::default(),
         lost: watch::Sender::default(),
         desk: tokio::sync::Mutex::default(),
@@ -163,14 +168,10 @@ async fn open_at(
 }
 
 /// Uses a session until it is lost or the broker is closed.
-async fn serve(inner: &Arc<Inner>, session: Arc<Session>, server: &Server, node: &Node) {
-    let events = futures::stream::select(
-        session.consuming.connection.events_listener().boxed(),
-        session.publishing.connection.events_listener().boxed(),
-    );
+async fn serve(inner: &Arc<Inner>, session: Arc<Session>, server: &Server) {
     let reason = tokio::select! {
-        reason = watch(inner, &session, events) => reason,
-        reason = work(inner, &session, server, node) => reason,
+        reason = watch(inner, &session) => reason,
+        reason = work(inner, &session, server) => reason,
         () = inner.stop.cancelled() => None,
     };
     // Whoever looks at it from now on sees that it is over.
@@ -184,11 +185,11 @@ async fn serve(inner: &Arc<Inner>, session: Arc<Session>, server: &Server, node:
 }
 
 /// Brings about what is wanted, at first and whenever something changes or is tried again.
-async fn work(inner: &Arc<Inner>, session: &Arc<Session>, server: &Server, node: &Node) -> Option<String> {
+async fn work(inner: &Arc<Inner>, session: &Arc<Session>, server: &Server) -> Option<String> {
     if let Err(error) = inner.topology.bring_about(session).await {
-        return Some(error.to_string());
+        return give_up(error).await;
     }
-    inner.board.connected(&server.to_string(), &node.to_string());
+    inner.board.connected(&server.to_string(), &session.node.to_string());
     if let Some(reason) = &*session.blocked.borrow() {
         inner.board.blocked(reason);
     }
@@ -203,39 +204,53 @@ async fn work(inner: &Arc<Inner>, session: &Arc<Session>, server: &Server, node:
             troubles = again => troubles,
         };
         if wanted && let Err(error) = inner.topology.bring_about(session).await {
-            return Some(error.to_string());
+            return give_up(error).await;
         }
     }
 }
 
+/// Leaves it to [`watch`] to find out why an order was not carried out, if the connection is lost.
+async fn give_up(error: Error) -> Option<String> {
+    tokio::time::sleep(2 * FAREWELL).await;
+    Some(error.to_string())
+}
+
 /// Waits until a connection is lost, and answers with the reason. Tells of blocking on the way.
-async fn watch(
-    inner: &Inner,
-    session: &Session,
-    mut events: impl Stream<Item = Event> + Unpin,
-) -> Option<String> {
-    let mut last = None;
+async fn watch(inner: &Inner, session: &Session) -> Option<String> {
+    let (mut last, mut closing_since) = (None, None);
     loop {
-        let event = tokio::time::timeout(GLANCE, events.next()).await;
+        let event = tokio::select! {
+            event = session.consuming.next_event() => event,
+            event = session.publishing.next_event() => event,
+            () = tokio::time::sleep(GLANCE) => None,
+        };
         match event {
-            Ok(Some(Event::ConnectionBlocked(reason))) => {
+            Some(Event::ConnectionBlocked(reason)) => {
                 session.blocked.send_replace(Some(reason.clone()));
                 inner.board.blocked(&reason);
             }
-            Ok(Some(Event::ConnectionUnblocked)) => {
+            Some(Event::ConnectionUnblocked) => {
                 session.blocked.send_replace(None);
                 inner.board.unblocked();
             }
             // Of a channel or of the connection: the state tells.
-            Ok(Some(Event::Error(error))) => last = Some(Error::from(error).to_string()),
-            Ok(_) | Err(_) => {}
+            Some(Event::Error(error)) => last = Some(Error::from(error)),
+            Some(_) | None => {}
         }
-        let links = [&session.consuming, &session.publishing];
-        if links.iter().any(|link| {
-            let status = link.connection.status();
-            status.errored() || status.closed()
-        }) {
-            return Some(last.unwrap_or_else(|| "the connection broke".to_owned()));
+        let states = [&session.consuming, &session.publishing].map(|link| link.connection.status().clone());
+        if states.iter().all(ConnectionStatus::connected) {
+            continue;
+        }
+        // lapin stops listening for heartbeats when it begins to close.
+        let since: Instant = *closing_since.get_or_insert_with(Instant::now);
+        if states.iter().any(|state| state.errored() || state.closed()) || since.elapsed() > FAREWELL {
+            let (consuming, publishing) =
+                tokio::join!(session.consuming.why_broken(), session.publishing.why_broken());
+            let last = consuming.or(publishing).or(last);
+            if matches!(last, Some(Error::Unreadable)) {
+                inner.isolate();
+            }
+            return Some(last.map_or_else(|| "the connection broke".to_owned(), |error| error.to_string()));
         }
     }
 }

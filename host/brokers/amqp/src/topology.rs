@@ -178,67 +178,56 @@ impl Topology {
             made.forget(&address);
         }
         let wanted = self.wanted.lock().clone();
-        for (name, topic) in &wanted.topics {
-            let item = Item::Exchange { address: topic.address(name).to_owned(), adopt: topic.adopt };
-            self.bring(session, &mut made, item, (Kind::Topic, name)).await?;
-        }
-        for (name, queue) in &wanted.queues {
-            let item = Item::queue(queue, queue.address(name));
-            self.bring(session, &mut made, item, (Kind::Queue, name)).await?;
-        }
         let bindings = wanted.bindings();
-        for (binding, queue) in &bindings {
-            made.bindings.insert(binding.clone());
-            self.bring(session, &mut made, Item::Binding(binding.clone()), (Kind::Queue, queue)).await?;
-        }
-        let unwanted: Vec<Binding> =
-            made.bindings.iter().filter(|binding| !bindings.contains_key(binding)).cloned().collect();
-        for binding in unwanted {
-            match session.bind((&binding.exchange, &binding.queue, &binding.key), false).await {
-                Ok(()) => {}
-                Err(error) if error.code().is_some() || matches!(error, Error::Silent(_)) => {
-                    tracing::warn!(?binding, %error, "a binding that is not wanted any more could not be removed");
-                }
-                Err(error) => return Err(error),
+        made.bindings.extend(bindings.keys().cloned());
+        let mut troubles = HashMap::new();
+        for (item, owner) in wanted.items(&bindings) {
+            if made.things.contains(&item) {
+                continue;
             }
-            made.things.remove(&Item::Binding(binding.clone()));
-            made.bindings.remove(&binding);
+            match item.make(session).await {
+                Ok(()) => {
+                    made.things.insert(item);
+                }
+                Err(error) => {
+                    let Some(refusal) = item.refusal(&error) else { return Err(error) };
+                    troubles.entry(owner).or_insert(refusal.detail);
+                }
+            }
         }
+        made.unbind_unwanted(session, &bindings).await?;
+        drop(made);
+        self.tell(troubles);
         Ok(())
     }
 
-    async fn bring(
-        &self,
-        session: &Session,
-        made: &mut Made,
-        item: Item,
-        (kind, name): (Kind, &Name),
-    ) -> Result<(), Error> {
-        if made.things.contains(&item) {
-            return Ok(());
-        }
-        let error = match item.make(session).await {
-            Ok(()) => {
-                // What the same queue's bindings suffer from is told by them.
-                if !matches!(item, Item::Binding(_)) {
-                    self.troubles.lock().remove(&(kind, name.clone()));
-                }
-                made.things.insert(item);
-                return Ok(());
+    fn tell(&self, troubles: HashMap<(Kind, Name), String>) {
+        let mut told = self.troubles.lock();
+        for (thing, trouble) in &troubles {
+            if told.get(thing) != Some(trouble) {
+                tracing::warn!(?thing, trouble, "the server does not have it as it is wanted");
             }
-            Err(error) => error,
-        };
-        let Some(refusal) = item.refusal(&error) else { return Err(error) };
-        let mut troubles = self.troubles.lock();
-        let told = troubles.insert((kind, name.clone()), refusal.detail.clone());
-        if told.as_ref() != Some(&refusal.detail) {
-            tracing::warn!(?kind, %name, trouble = refusal.detail, "the server does not have it as it is wanted");
         }
-        Ok(())
+        *told = troubles;
     }
 }
 
 impl Wanted {
+    /// Everything, in the order in which it can be made, each with whose trouble it would be.
+    fn items(&self, bindings: &BTreeMap<Binding, Name>) -> Vec<(Item, (Kind, Name))> {
+        let topics = self.topics.iter().map(|(name, topic)| {
+            let address = topic.address(name).to_owned();
+            (Item::Exchange { address, adopt: topic.adopt }, (Kind::Topic, name.clone()))
+        });
+        let queues = self.queues.iter();
+        let queues = queues
+            .map(|(name, queue)| (Item::queue(queue, queue.address(name)), (Kind::Queue, name.clone())));
+        let bindings = bindings.iter();
+        let bindings =
+            bindings.map(|(binding, queue)| (Item::Binding(binding.clone()), (Kind::Queue, queue.clone())));
+        topics.chain(queues).chain(bindings).collect()
+    }
+
     /// The bindings that routes stand for, each with a queue that it is for.
     fn bindings(&self) -> BTreeMap<Binding, Name> {
         let binding = |route: &Arc<Route>| {
@@ -256,6 +245,27 @@ impl Wanted {
 }
 
 impl Made {
+    /// Removes the bindings that earlier publications stood for and this one does not.
+    async fn unbind_unwanted(
+        &mut self,
+        session: &Session,
+        wanted: &BTreeMap<Binding, Name>,
+    ) -> Result<(), Error> {
+        let unwanted = self.bindings.iter().filter(|binding| !wanted.contains_key(binding));
+        for binding in unwanted.cloned().collect::<Vec<_>>() {
+            match session.bind((&binding.exchange, &binding.queue, &binding.key), false).await {
+                Ok(()) => {}
+                Err(error) if error.code().is_some() => {
+                    tracing::warn!(?binding, %error, "a binding that is not wanted any more could not be removed");
+                }
+                Err(error) => return Err(error),
+            }
+            self.things.remove(&Item::Binding(binding.clone()));
+            self.bindings.remove(&binding);
+        }
+        Ok(())
+    }
+
     /// With an exchange or queue go its bindings.
     fn forget(&mut self, gone: &str) {
         self.things.retain(|item| match item {

@@ -19,7 +19,7 @@ use brolly_remote::Remote;
 use brolly_store::{Messages, Store};
 use lapin::{
     BasicProperties, Channel,
-    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions},
+    options::{BasicPublishOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use tokio::task::JoinHandle;
@@ -274,10 +274,6 @@ impl Foreign {
     pub async fn declare(&self, queue: &str, arguments: FieldTable) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(queue.into(), options, arguments).await.unwrap();
-    }
-
-    pub async fn get(&self, queue: &str) -> Option<lapin::message::BasicGetMessage> {
-        self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap()
     }
 
     pub async fn exists(&self, queue: &str) -> bool {

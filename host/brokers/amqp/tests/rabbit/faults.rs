@@ -135,7 +135,12 @@ async fn one_topic_that_is_gone_does_not_fail_the_others() {
         tokio::join!(bench.broker.publish(&topic, many("a")), bench.broker.publish(&lost, many("b")),);
     fine.unwrap();
     shows(&bad, "no exchange");
-    bench.until_counts("q", (40, 0, 0)).await;
+    // Some come twice: the server may have had them when it closed the channel for another.
+    let source = bench.consume("q").await;
+    let mut ids = std::collections::BTreeSet::new();
+    while ids.len() < 40 {
+        ids.extend(drain(&source, 1).await);
+    }
     eventually("it is made again", || async { bench.broker.publish(&lost, many("b")).await.ok() }).await;
     bench.end().await;
 }

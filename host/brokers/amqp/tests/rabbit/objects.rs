@@ -19,17 +19,19 @@ async fn admit(bench: &Bench, name: &Name, proposal: Proposal<'_>) -> Option<(Co
     }
 }
 
+type Change = fn(&mut Queue);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_kept_is_refused() {
     let Some(url) = server("admission") else { return };
     let bench = Bench::simple(&url).await;
     let code = |refused: Option<(Code, String)>| refused.map(|(code, _)| code);
-    let queue = |change: fn(&mut Queue)| {
+    let queue = |change: Change| {
         let mut queue = Queue { address: Some(unique("a")), ..Queue::on(name("rabbit")) };
         change(&mut queue);
         queue
     };
-    let cases: [(fn(&mut Queue), Option<Code>); 7] = [
+    let cases: [(Change, Option<Code>); 7] = [
         (|_| {}, None),
         (|queue| queue.kind = Some("classic".into()), None),
         (|queue| queue.kind = Some("stream".into()), Some(Code::Unsupported)),
