@@ -21,11 +21,11 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::{
-    engine::{Engine, panic_text},
+    engine::{Database, panic_text},
     store::{Counters, check_sizes},
 };
 
-/// The most operations in one batch of the engine, unless one commit alone has more: with 1,000
+/// The most operations that are applied at once, unless one commit alone has more: with 1,000
 /// sled was seen to grow to 5 GB where 100 took 10 to 150 MB for the same work.
 const BATCH_OPERATIONS: usize = 200;
 
@@ -134,7 +134,7 @@ impl Queue {
 
 /// The thread's own state.
 pub(crate) struct Committer {
-    pub(crate) engine: Engine,
+    pub(crate) database: Arc<dyn Database>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failure: Arc<watch::Sender<Option<String>>>,
@@ -165,7 +165,7 @@ impl Committer {
         });
     }
 
-    /// A failure is for good: sled cannot say what of a failed flush reached the disk, so nothing may
+    /// A failure is for good: no engine can say what of a failed flush reached the disk, so nothing may
     /// be answered after it.
     fn commit_all(&self, durable: SyncSender<Actions>) {
         self.queue.serve_here();
@@ -258,13 +258,13 @@ impl Committer {
         if batch.is_empty() {
             return Ok(());
         }
-        self.engine.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
+        self.database.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
     }
 
     fn finish(&self, round: &mut Round, durable: &SyncSender<Actions>) -> Result<(), String> {
         self.apply(round)?;
         if round.operations > 0 {
-            self.engine.flush().map_err(|reason| format!("syncing failed: {reason}"))?;
+            self.database.flush().map_err(|reason| format!("syncing failed: {reason}"))?;
         }
         self.counters.count(round.commits, round.operations);
         (round.operations, round.commits) = (0, 0);

@@ -1,12 +1,12 @@
-//! The durable store: the one crate that knows sled.
+//! The durable store: the one crate that knows the databases, sled and redb.
 //!
 //! Embedded broker, ledger and state keep their rows here, so that one [`brolly_core::Commit`]
 //! covers them all. What a row means is known only to its author; this crate knows how rows are
 //! named ([`keys`]), how they become durable together ([`Store`]) and the one table that everybody
 //! shares, the messages ([`Messages`]).
 //!
-//! * `engine`: sled behind a small port; `sync`: why a flush of it really reaches the disk;
-//! * `folder`: lock, marker of an unclean stop, the copy made before a recovery;
+//! * `engine`: the databases behind a small port; `sync`: why a flush of sled really reaches the disk;
+//! * `folder`: lock, which engine, marker of an unclean stop, the copy made before a recovery;
 //! * `committer`: group commit on one thread.
 
 mod blobs;
@@ -21,6 +21,7 @@ mod recent;
 mod store;
 mod sync;
 
+pub use engine::Engine;
 pub use error::Error;
 pub use messages::{Listing, Messages, Parent, StoredMessage};
 pub use store::{Config, Stats, Store, VALUE_BYTES};

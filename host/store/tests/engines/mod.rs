@@ -1,0 +1,28 @@
+//! Runs every test once for each engine: as `sled::NAME` and as `redb::NAME`. Used by all test binaries
+//! of this package; knows nothing of what they test.
+
+/// Makes tests of functions that take the engine and answer with a future.
+macro_rules! on_each_engine {
+    ($($test:ident),+ $(,)?) => {
+        $crate::engines::on_each_engine!(@ sled Sled $($test)+);
+        $crate::engines::on_each_engine!(@ redb Redb $($test)+);
+    };
+    (@ $module:ident $engine:ident $($test:ident)+) => {
+        mod $module {
+            $(
+                #[test]
+                fn $test() {
+                    $crate::engines::wait(super::$test(brolly_store::Engine::$engine));
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use on_each_engine;
+
+/// Runs a test to its end.
+pub(crate) fn wait(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(test);
+}
