@@ -41,9 +41,10 @@ const ARROWS: [(&str, &[&str]); 15] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 4] = [
+const VENDORS: [(&str, &[&str]); 5] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
+    ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),
 ];

@@ -7,10 +7,11 @@
 //!
 //! * `engine`: the databases behind a small port; `sync`: why a flush of sled really reaches the disk;
 //! * `folder`: lock, which engine, marker of an unclean stop, the copy made before a recovery;
-//! * `committer`: group commit on one thread.
+//! * `committer`: group commit on one thread; `copy`: all rows to another engine, while it rests.
 
 mod blobs;
 mod committer;
+mod copy;
 mod encoding;
 mod engine;
 mod error;
@@ -21,6 +22,7 @@ mod recent;
 mod store;
 mod sync;
 
+pub use copy::{Copied, Progress, copy};
 pub use engine::Engine;
 pub use error::Error;
 pub use messages::{Listing, Messages, Parent, StoredMessage};
