@@ -8,11 +8,15 @@
 //! * space is reclaimed while rows are written, not only by the background thread, which is off;
 //! * an item over a quarter of a segment goes to a file which is never synced. A leaf holds up to
 //!   about 17 rows and is written as one item, so with 8 MiB segments a value may have about
-//!   120,000 bytes (`store::VALUE_BYTES` keeps below).
+//!   120,000 bytes (`store::VALUE_BYTES` keeps below);
+//! * a thread of its own lets go of the locked file a moment after the database was dropped.
 
 use std::{
+    fs::{File, TryLockError},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use brolly_core::Write;
@@ -22,6 +26,9 @@ use super::{Bounds, Database, End, Rows};
 use crate::sync;
 
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long to wait for one that was dropped to let go of its file.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 const NOT_SYNCED: &str = "this build of the program does not sync what it flushes (sync_file_range is not \
                           replaced), so nothing would survive a power cut; build it for another target or link mode";
@@ -35,6 +42,7 @@ pub(super) struct Sled {
 
 impl Sled {
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, String> {
+        wait_for_lock(dir);
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
@@ -44,6 +52,15 @@ impl Sled {
             .open()
             .map_err(|error| error.to_string())?;
         Ok(Self { db, syncs: AtomicBool::new(!sync::REPLACED) })
+    }
+}
+
+/// Waits until nobody holds the lock of a database, or for some seconds: then sled will say what is wrong.
+fn wait_for_lock(dir: &Path) {
+    let Ok(file) = File::open(dir.join("db")) else { return };
+    let deadline = Instant::now() + LETTING_GO;
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        thread::park_timeout(Duration::from_millis(1));
     }
 }
 
