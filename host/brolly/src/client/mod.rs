@@ -15,6 +15,7 @@ mod tail;
 mod trace;
 
 pub use error::Error;
+pub use output::print;
 
 /// What a client can do.
 #[derive(Debug, clap::Subcommand)]
