@@ -11,6 +11,9 @@
 //! commit without durability for each batch, so that readers see it before the flush, was measured: it
 //! wrote half as much again and was a tenth slower; nobody can tell when a batch is applied anyway.
 
+#[cfg(test)]
+mod power_cut;
+
 use std::{iter::Peekable, ops::Bound, path::Path, sync::Arc, vec};
 
 use brolly_core::Write;
@@ -60,6 +63,10 @@ impl Redb {
             .set_cache_size(usize::try_from(cache_bytes).unwrap_or(usize::MAX))
             .create(dir.join(FILE))
             .map_err(|error| error.to_string())?;
+        Self::with(db)
+    }
+
+    fn with(db: redb::Database) -> Result<Self, String> {
         let latest = match latest(&db)? {
             Some(table) => table,
             None => {
