@@ -241,7 +241,7 @@ async fn the_store_goes_from_one_engine_to_the_other_and_back() {
     server.put("/queues/q", json!({})).await;
     server.put("/routes/r", json!({"topic": "t", "queue": "q"})).await;
     let line = |n: u32| {
-        let payload = "x".repeat(if n % 100 == 0 { 100_000 } else { 100 });
+        let payload = "x".repeat(if n.is_multiple_of(100) { 100_000 } else { 100 });
         format!("{{\"id\":\"m{n:04}\",\"payload\":\"{payload}\"}}\n")
     };
     server.bulk("t", (0..1_000).map(line).collect()).await.unwrap().ok();

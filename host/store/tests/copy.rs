@@ -1,7 +1,13 @@
 //! Copying a store to another engine, to each of them: nothing is lost or changed, and whatever
 //! interrupts it leaves a store that opens with exactly one engine.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which may panic"
+)]
 
 mod engines;
 

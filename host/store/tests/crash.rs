@@ -1,7 +1,13 @@
 //! The promise that matters, with each engine: what was answered is there after the process was killed, and after
 //! the disk refused to take more. Each test runs its own binary again as the process that suffers.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which may panic"
+)]
 
 mod engines;
 

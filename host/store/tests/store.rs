@@ -1,7 +1,13 @@
 //! The store through its public face, with each engine: reading, group commit, failure, closing and
 //! reopening.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which may panic"
+)]
 
 mod engines;
 
