@@ -149,6 +149,13 @@ struct Round {
     commits: u64,
 }
 
+/// Why the engine failed, and what never happens now: dropped only when the failure is known, so that
+/// those who wait for it learn why.
+struct Broken {
+    reason: String,
+    _never: (std::vec::IntoIter<Commit>, Round),
+}
+
 /// What follows a round, in the order of its commits.
 type Actions = VecDeque<Afterwards>;
 
@@ -159,7 +166,14 @@ impl Committer {
         thread::scope(|scope| {
             let follow = thread::Builder::new().name("brolly-afterwards".to_owned());
             match follow.spawn_scoped(scope, || self.follow(rounds)) {
-                Ok(_) => self.commit_all(durable),
+                Ok(follow) => {
+                    let broken = self.commit_all(durable);
+                    // What is durable is answered before anybody learns that no more will be.
+                    let _ = follow.join();
+                    if let Some(broken) = &broken {
+                        self.fail(broken.reason.clone());
+                    }
+                }
                 Err(error) => self.fail(format!("no thread for what follows a commit: {error}")),
             }
         });
@@ -167,7 +181,7 @@ impl Committer {
 
     /// A failure is for good: no engine can say what of a failed flush reached the disk, so nothing may
     /// be answered after it.
-    fn commit_all(&self, durable: SyncSender<Actions>) {
+    fn commit_all(&self, durable: SyncSender<Actions>) -> Option<Broken> {
         self.queue.serve_here();
         while let Some(commits) = self.queue.take() {
             let mut commits = commits.into_iter();
@@ -176,11 +190,10 @@ impl Committer {
             let written = std::panic::catch_unwind(AssertUnwindSafe(write))
                 .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
             if let Err(reason) = written {
-                // Before the commits are dropped, so that those who wait for them learn why.
-                self.fail(reason);
-                return;
+                return Some(Broken { reason, _never: (commits, round) });
             }
         }
+        None
     }
 
     /// Runs the actions of durable rounds. One that panics fails the store: nobody knows what it left

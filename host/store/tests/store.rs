@@ -33,6 +33,7 @@ on_each_engine! {
     values_of_the_largest_size_are_kept,
     a_larger_value_is_never_written,
     a_failure_is_for_good_and_answers_nobody,
+    what_is_durable_is_answered_before_a_failure_is_known,
     closing_drains_and_is_final,
     an_unclean_stop_keeps_what_was_answered_and_one_copy,
     a_copy_outlives_a_recovery_that_does_not_end,
@@ -310,6 +311,32 @@ async fn a_failure_is_for_good_and_answers_nobody(engine: Engine) {
     drop(store);
     assert!(dir.path().join("open").exists(), "a failed store is not closed cleanly");
     assert_eq!(get(&open(engine, dir.path()), "before"), Some("1".into()));
+}
+
+async fn what_is_durable_is_answered_before_a_failure_is_known(engine: Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(engine, dir.path());
+    let (told, heard) = mpsc::channel();
+    let (begun, begins) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    let mut commit = put(&[("durable", "1")]);
+    let clone = store.clone();
+    commit.then(move || {
+        begun.send(()).unwrap();
+        held.recv().unwrap();
+        told.send(clone.is_failed()).unwrap();
+    });
+    store.submit(commit);
+    begins.recv().unwrap();
+    let mut commit = Commit::default();
+    commit.put(b"x".to_vec(), vec![7; VALUE_BYTES + 1]);
+    store.submit(commit);
+    // The answer is held up, and so must be what the second commit causes.
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), store.failed()).await;
+    assert!(early.is_err(), "{early:?}");
+    hold.send(()).unwrap();
+    assert!(store.failed().await.contains("the limit is"));
+    assert_eq!(heard.recv().unwrap(), None);
 }
 
 async fn closing_drains_and_is_final(engine: Engine) {
