@@ -68,15 +68,25 @@ impl Answer {
 }
 
 impl Server {
-    /// Starts the binary on a data directory and waits until it listens.
+    /// Starts the binary on a data directory and waits until it listens. It also has the settings of the
+    /// environment of the tests, such as `BROLLY_STORE__ENGINE`.
     ///
     /// # Panics
     /// When it does not start.
     pub async fn start(data: &Path) -> Self {
+        Self::start_with(data, &[]).await
+    }
+
+    /// Starts it with settings of its own, as they stand in the environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .env("BROLLY_LOG__FILTER", "warn")
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -230,3 +230,58 @@ async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
     let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("a line comes in time");
     id(&line.unwrap().expect("it goes on"))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_goes_from_one_engine_to_the_other_and_back() {
+    let data = tempfile::tempdir().unwrap();
+    let sled = [("BROLLY_STORE__ENGINE", "sled")];
+    let redb = [("BROLLY_STORE__ENGINE", "redb")];
+    let server = Server::start_with(data.path(), &sled).await;
+    server.put("/topics/t", json!({})).await;
+    server.put("/queues/q", json!({})).await;
+    server.put("/routes/r", json!({"topic": "t", "queue": "q"})).await;
+    let line = |n: u32| {
+        let payload = "x".repeat(if n.is_multiple_of(100) { 100_000 } else { 100 });
+        format!("{{\"id\":\"m{n:04}\",\"payload\":\"{payload}\"}}\n")
+    };
+    server.bulk("t", (0..1_000).map(line).collect()).await.unwrap().ok();
+    let what_is_there = async |server: &Server| {
+        let queue = server.get("/queues/q").await["counts"].clone();
+        (server.all("/messages?topic=t").await, server.get("/messages/m0100").await, queue)
+    };
+    let before = what_is_there(&server).await;
+    assert_eq!((before.0.len(), &before.2["ready"]), (1_000, &json!(1_000)));
+
+    let (_, err) = run(store_copy(data.path(), "redb"), 1).await;
+    assert!(err.contains("in use by another process"), "{err}");
+    assert_eq!(server.terminate().await, Some(0));
+    let (_, err) = run(store_copy(data.path(), "fast"), 2).await;
+    assert!(err.contains("there is sled, redb"), "{err}");
+
+    let mut refused = Command::new(binary());
+    refused.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path()).envs(redb);
+    let (_, err) = run(refused, 1).await;
+    assert!(err.contains("is kept by sled") && err.contains("brolly store copy --to redb"), "{err}");
+
+    let (out, _) = run(store_copy(data.path(), "redb"), 0).await;
+    assert!(out.contains("from sled to redb") && out.contains("SHA-256"), "{out}");
+    assert!(out.contains("set store.engine = \"redb\""), "{out}");
+    let (out, _) = run(store_copy(data.path(), "redb"), 0).await;
+    assert!(out.contains("redb keeps the store already"), "{out}");
+    let server = Server::start_with(data.path(), &redb).await;
+    assert_eq!(what_is_there(&server).await, before);
+    server.kill().await;
+
+    // After the kill it is recovered first.
+    let (out, err) = run(store_copy(data.path(), "sled"), 0).await;
+    assert!(out.contains("from redb to sled") && err.contains("the last stop was not clean"), "{out}{err}");
+    let server = Server::start_with(data.path(), &sled).await;
+    assert_eq!(what_is_there(&server).await, before);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+fn store_copy(data: &Path, to: &str) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["store", "copy", "--to", to, "--data-dir"]).arg(data).env_remove("BROLLY_STORE__ENGINE");
+    command
+}

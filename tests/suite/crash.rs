@@ -9,28 +9,35 @@ use brolly_tests::{
 use serde_json::json;
 use tokio::sync::watch;
 
-const KILLS: usize = 20;
-const ORDERS: usize = 20_000;
 const BATCH: usize = 250;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_doubled_by_twenty_kills() {
+    check(20, 20_000, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_by_eight_when_redb_keeps_the_store() {
+    check(8, 20_000, &[("BROLLY_STORE__ENGINE", "redb")]).await;
+}
+
+async fn check(kills: usize, count: usize, settings: &[(&str, &str)]) {
     let dir = tempfile::tempdir().unwrap();
-    let orders = orders::multiplied(ORDERS);
+    let orders = orders::multiplied(count);
     let expect = orders::totals(&orders);
-    let mut server = Server::start(dir.path()).await;
+    let mut server = Server::start_with(dir.path(), settings).await;
     server.set_up_samples().await;
 
     // The publisher follows the address from start to start.
     let (address, addresses) = watch::channel((server.url.clone(), server.token.clone()));
     let batches: Vec<String> = orders.chunks(BATCH).map(orders::ndjson).collect();
     let publisher = tokio::spawn(publish_all(batches, addresses));
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(30..700))).await;
         server.kill().await;
-        server = Server::start(dir.path()).await;
+        server = Server::start_with(dir.path(), settings).await;
         address.send_replace((server.url.clone(), server.token.clone()));
-        eprintln!("kill {} of {KILLS}", kill + 1);
+        eprintln!("kill {} of {kills}", kill + 1);
     }
     let retried = publisher.await.unwrap();
     server.idle(&["activity", "notification", "settlement"]).await;
@@ -41,7 +48,7 @@ async fn nothing_is_lost_or_doubled_by_twenty_kills() {
     assert_eq!(got.coupons, expect.coupons);
     assert_eq!(got.rejected.len(), expect.rejected.len());
     let notices = server.all("/messages?topic=notifications.out").await;
-    assert_eq!(notices.len(), ORDERS, "one notice for each order");
+    assert_eq!(notices.len(), count, "one notice for each order");
     assert_eq!(server.terminate().await, Some(0));
 }
 

@@ -46,10 +46,11 @@ const ARROWS: [(&str, &[&str]); 17] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 5] = [
+const VENDORS: [(&str, &[&str]); 6] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
     ("lapin", &["brolly-amqp", "brolly-bench"]),
+    ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),
 ];

@@ -5,7 +5,7 @@ use crate::tree;
 /// Which benchmarks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Identifiers such as P1 P5; none means all.
+    /// Identifiers such as P1 P5, none means all; and engines of the store, such as sled redb.
     ids: Vec<String>,
 }
 

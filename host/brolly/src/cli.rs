@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::{self, Command},
-    serve,
+    serve, store,
 };
 
 /// Something failed; the reason is on standard error.
@@ -33,6 +33,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Top {
     Serve(serve::Args),
+    /// Work on the store of a data directory, while no server runs on it.
+    #[command(subcommand)]
+    Store(store::Command),
     #[command(flatten)]
     Client(Box<Command>),
 }
@@ -41,6 +44,7 @@ enum Top {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Top::Serve(args) => serve::run(args),
+        Top::Store(command) => store::run(command),
         Top::Client(command) => match client::run(*command) {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever read the output has enough of it, as `brolly tail | head` does.

@@ -29,7 +29,8 @@ const PREFIX: &str = "BROLLY_";
 pub const HELP: &str = "\
 Settings, as they stand in the TOML file (times in milliseconds):
   data_dir = \"./brolly-data\"          listen = \"127.0.0.1:7070\"
-  [store]     cache_bytes = 67108864    memory for pages read from the disk
+  [store]     engine = \"sled\" | \"redb\"  what keeps the rows; `brolly store copy` goes from one to the other
+              cache_bytes = 67108864    memory for pages read from the disk
   [embedded]  min_free_bytes = 268435456  publishes are refused while the disk has less free space
               publish_bytes = 134217728   payloads of publishes that are not yet durable
   [runtime]   max_instances = 1024      plugin instances at the same time
@@ -127,6 +128,7 @@ impl Config {
             text.parse().map_err(|_| "an IP address with a port, such as 127.0.0.1:7070".to_owned())
         });
         let mut store = brolly_store::Config::new(data_dir.join("store"));
+        store.engine = settings.value("store.engine", store.engine);
         store.cache_bytes = settings.range("store.cache_bytes", store.cache_bytes, 1 << 20..=1 << 40);
         let mut embedded = brolly_embedded::Config::default();
         embedded.min_free_bytes =
@@ -147,6 +149,15 @@ impl Config {
         let drain = Duration::from_millis(settings.range("drain.max_ms", 25_000, 0..=3_600_000));
         let admin = admin(settings);
         Self { data_dir, listen, store, embedded, runtime, dispatch, admin, log, drain }
+    }
+
+    /// Reads the configuration with the environment of this process.
+    ///
+    /// # Errors
+    /// Every mistake that there is.
+    pub fn of_this_process(flags: &Flags) -> Result<Self, Mistakes> {
+        let variables = std::env::vars_os();
+        Self::load(flags, variables.filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))))
     }
 
     /// Where uploaded plugins lie.
@@ -369,6 +380,8 @@ fn insert(dict: &mut Dict, path: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use brolly_store::Engine;
+
     use super::*;
 
     fn load(file: &str, environment: &[(&str, &str)], listen: Option<&str>) -> Result<Config, String> {
@@ -423,19 +436,20 @@ mod tests {
             ("BROLLY_LISTEN", "127.0.0.1:2"),
             ("BROLLY_DATA_DIR", "123"),
             ("BROLLY_STORE__CACHE_BYTES", "3000000"),
+            ("BROLLY_STORE__ENGINE", "redb"),
             ("BROLLY_ADMIN__IDLE_MS", "1500"),
         ];
         let config = load(file, &environment, Some("127.0.0.1:3")).unwrap();
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.data_dir, Path::new("123"));
-        assert_eq!(config.store.cache_bytes, 3_000_000);
+        assert_eq!((config.store.cache_bytes, config.store.engine), (3_000_000, Engine::Redb));
         assert_eq!((config.admin.idle_ms, config.admin.body_idle_ms), (1_500, 30_000));
         assert_eq!(config.log.format, LogFormat::Json);
     }
 
     #[test]
     fn all_mistakes_at_once_each_with_its_key_and_its_place() {
-        let file = "speed = 'fast'\n[store]\ncache_bytes = 'much'\ncash_bytes = 1\n[log]\nformat = 'xml'\n\
+        let file = "speed = 'fast'\n[store]\ncache_bytes = 'much'\nengine = 'fast'\ncash_bytes = 1\n[log]\nformat = 'xml'\n\
                     filter = 'a=b=c'\n[runtime]\nmax_instances = 15";
         let environment = [
             ("BROLLY_HISTORY__KEEP_MS", "-1"),
@@ -447,8 +461,10 @@ mod tests {
         for expected in [
             "speed (in ",
             "store.cache_bytes (in ",
+            "store.engine (in ",
             "store.cash_bytes",
-            "there is store.cache_bytes",
+            "there is store.cache_bytes, store.engine",
+            "found `fast`, expected ``sled` or `redb``",
             "log.format",
             "log.filter",
             "runtime.max_instances",
@@ -459,7 +475,7 @@ mod tests {
         ] {
             assert!(mistakes.contains(expected), "{expected:?} is not in:\n{mistakes}");
         }
-        assert_eq!(mistakes.lines().count(), 1 + 9, "{mistakes}");
+        assert_eq!(mistakes.lines().count(), 1 + 10, "{mistakes}");
         assert!(!mistakes.contains("secret"), "{mistakes}");
     }
 

@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod registry;
 mod serve;
+mod store;
 
 /// The store's thread allocates and frees rows by the million; with the system's allocator it
 /// spends a third of its time on that (docs/adr/0005-allocator.md).

@@ -21,11 +21,11 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::{
-    engine::{Engine, panic_text},
+    engine::{Database, panic_text},
     store::{Counters, check_sizes},
 };
 
-/// The most operations in one batch of the engine, unless one commit alone has more: with 1,000
+/// The most operations that are applied at once, unless one commit alone has more: with 1,000
 /// sled was seen to grow to 5 GB where 100 took 10 to 150 MB for the same work.
 const BATCH_OPERATIONS: usize = 200;
 
@@ -134,7 +134,7 @@ impl Queue {
 
 /// The thread's own state.
 pub(crate) struct Committer {
-    pub(crate) engine: Engine,
+    pub(crate) database: Arc<dyn Database>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failure: Arc<watch::Sender<Option<String>>>,
@@ -149,6 +149,13 @@ struct Round {
     commits: u64,
 }
 
+/// Why the engine failed, and what never happens now: dropped only when the failure is known, so that
+/// those who wait for it learn why.
+struct Broken {
+    reason: String,
+    _never: (std::vec::IntoIter<Commit>, Round),
+}
+
 /// What follows a round, in the order of its commits.
 type Actions = VecDeque<Afterwards>;
 
@@ -159,15 +166,22 @@ impl Committer {
         thread::scope(|scope| {
             let follow = thread::Builder::new().name("brolly-afterwards".to_owned());
             match follow.spawn_scoped(scope, || self.follow(rounds)) {
-                Ok(_) => self.commit_all(durable),
+                Ok(follow) => {
+                    let broken = self.commit_all(durable);
+                    // What is durable is answered before anybody learns that no more will be.
+                    let _ = follow.join();
+                    if let Some(broken) = &broken {
+                        self.fail(broken.reason.clone());
+                    }
+                }
                 Err(error) => self.fail(format!("no thread for what follows a commit: {error}")),
             }
         });
     }
 
-    /// A failure is for good: sled cannot say what of a failed flush reached the disk, so nothing may
+    /// A failure is for good: no engine can say what of a failed flush reached the disk, so nothing may
     /// be answered after it.
-    fn commit_all(&self, durable: SyncSender<Actions>) {
+    fn commit_all(&self, durable: SyncSender<Actions>) -> Option<Broken> {
         self.queue.serve_here();
         while let Some(commits) = self.queue.take() {
             let mut commits = commits.into_iter();
@@ -176,11 +190,10 @@ impl Committer {
             let written = std::panic::catch_unwind(AssertUnwindSafe(write))
                 .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
             if let Err(reason) = written {
-                // Before the commits are dropped, so that those who wait for them learn why.
-                self.fail(reason);
-                return;
+                return Some(Broken { reason, _never: (commits, round) });
             }
         }
+        None
     }
 
     /// Runs the actions of durable rounds. One that panics fails the store: nobody knows what it left
@@ -258,13 +271,13 @@ impl Committer {
         if batch.is_empty() {
             return Ok(());
         }
-        self.engine.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
+        self.database.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
     }
 
     fn finish(&self, round: &mut Round, durable: &SyncSender<Actions>) -> Result<(), String> {
         self.apply(round)?;
         if round.operations > 0 {
-            self.engine.flush().map_err(|reason| format!("syncing failed: {reason}"))?;
+            self.database.flush().map_err(|reason| format!("syncing failed: {reason}"))?;
         }
         self.counters.count(round.commits, round.operations);
         (round.operations, round.commits) = (0, 0);

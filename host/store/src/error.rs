@@ -1,6 +1,11 @@
 //! What can go wrong with the store: each variant names the operation and its subject.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::Engine;
 
 /// The store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +16,28 @@ pub enum Error {
         /// The store's folder.
         dir: PathBuf,
         /// What went wrong, and what can be done.
+        reason: String,
+    },
+    /// Another engine keeps the store.
+    #[error(
+        "the store in {} is kept by {found}, not by {wanted}: set store.engine = \"{found}\", or, while it is \
+         not open, have it copied with `brolly store copy --to {wanted}`",
+        dir.display()
+    )]
+    OtherEngine {
+        /// The store's folder.
+        dir: PathBuf,
+        /// The engine that keeps it.
+        found: Engine,
+        /// The engine that was asked for.
+        wanted: Engine,
+    },
+    /// The store was not copied to another engine; it is as it was.
+    #[error("the store in {} was not copied: {reason}", dir.display())]
+    Copy {
+        /// The store's folder.
+        dir: PathBuf,
+        /// What went wrong.
         reason: String,
     },
     /// Another process has the store open.
@@ -62,6 +89,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn open(dir: &Path, reason: &impl ToString) -> Self {
+        Error::Open { dir: dir.to_owned(), reason: reason.to_string() }
+    }
+
     pub(crate) fn read(key: &[u8], reason: impl ToString) -> Self {
         Error::Read { row: crate::keys::show(key), reason: reason.to_string() }
     }

@@ -1,13 +1,16 @@
-//! The store's folder: who may open it, whether the last stop was clean, and the copy that is made
-//! before a recovery. Called by `store`; knows nothing of rows.
+//! The store's folder: who may open it, which engine's database counts, whether the last stop was
+//! clean, and the copy that is made before a recovery. Called by `store` and `copy`; knows nothing of
+//! rows.
 //!
 //! ```text
-//! lock           held (flock) while the store is open
-//! open           the marker: written before the database is opened, removed by a clean close
-//! sled/          the database
-//! sled.unclean/  the database as the last unclean stop left it; at most one such copy is kept
-//! starts         how often the store was opened, to be compared with what the database remembers
-//! blobs/         payloads too large for a row, a file for each
+//! lock             held (flock) while the store is open
+//! engine           the engine whose database counts
+//! open             the marker: written before the database is opened, removed by a clean close
+//! ENGINE/          the database of an engine; of another than `engine` names, what a copy to that
+//!                  engine left that did not come to its end, or what one from it did not yet remove
+//! ENGINE.unclean/  the database as the last unclean stop left it; at most one such copy is kept
+//! starts           how often the store was opened, to be compared with what the database remembers
+//! blobs/           payloads too large for a row, a file for each
 //! ```
 
 use std::{
@@ -18,46 +21,84 @@ use std::{
     time::Instant,
 };
 
-use crate::Error;
+use crate::{Engine, Error};
 
 /// Free disk space that must be left after the copy: 256 MiB.
-const COPY_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+pub(crate) const COPY_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What the marker says while the database is recovered from a copied state, and otherwise.
 const RECOVERING: &str = "recovering";
 const OPEN: &str = "open";
+
+const LOCK: &str = "lock";
+const ENGINE: &str = "engine";
 
 const NO_COPY: &str = "the last stop was not clean, and the database is recovered without a copy of it";
 
 /// The folder, locked for this process.
 pub(crate) struct Folder {
     dir: PathBuf,
+    engine: Engine,
     _lock: File,
 }
 
 impl Folder {
-    /// Creates what is missing and takes the lock.
-    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let fail = |source: io::Error| Error::Open { dir: dir.to_owned(), reason: source.to_string() };
-        for folder in [dir.to_owned(), dir.join("sled"), blobs(dir)] {
-            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(fail)?;
+    /// Creates what is missing and takes the lock. Refuses a folder of another engine.
+    pub(crate) fn open(dir: &Path, wanted: Engine) -> Result<Self, Error> {
+        let fail = |source| Error::open(dir, &source);
+        create(&blobs(dir)).map_err(fail)?;
+        let lock = lock(dir)?;
+        let found = engine_of(dir)?;
+        let folder = Self { dir: dir.to_owned(), engine: found.unwrap_or(wanted), _lock: lock };
+        if folder.engine != wanted {
+            return Err(Error::OtherEngine { dir: dir.to_owned(), found: folder.engine, wanted });
         }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("lock"))
-            .map_err(fail)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked { dir: dir.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        if found.is_none() {
+            folder.switch(wanted)?;
         }
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+        create(&folder.database()).map_err(fail)?;
+        for other in Engine::ALL.into_iter().filter(|engine| *engine != wanted) {
+            let left = folder.database_of(other);
+            if left.exists() {
+                tracing::warn!(dir = %left.display(), "left by a copy to another engine, not used, and can be deleted");
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Takes the lock of a folder that holds a store, whatever its engine is.
+    pub(crate) fn existing(dir: &Path) -> Result<Self, Error> {
+        let none = || Error::open(dir, &"there is none");
+        // Taking the lock would create it.
+        if !dir.join(LOCK).exists() {
+            return Err(none());
+        }
+        let lock = lock(dir)?;
+        let engine = engine_of(dir)?.ok_or_else(none)?;
+        Ok(Self { dir: dir.to_owned(), engine, _lock: lock })
+    }
+
+    /// The engine whose database counts.
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
     }
 
     pub(crate) fn database(&self) -> PathBuf {
-        self.dir.join("sled")
+        self.database_of(self.engine)
+    }
+
+    pub(crate) fn database_of(&self, engine: Engine) -> PathBuf {
+        self.dir.join(engine.name())
+    }
+
+    /// Has the database of an engine count, in one durable step.
+    pub(crate) fn switch(&self, engine: Engine) -> Result<(), Error> {
+        let path = self.dir.join(ENGINE);
+        self.replace(&path, engine.name()).map_err(|source| Error::File {
+            operation: "writing",
+            path,
+            source,
+        })
     }
 
     fn marker(&self) -> PathBuf {
@@ -66,7 +107,7 @@ impl Folder {
 
     /// Copies the database if the last stop was unclean, then sets the marker for this run.
     pub(crate) fn begin(&self) -> Result<(), Error> {
-        let copy = self.dir.join("sled.unclean");
+        let copy = self.unclean("");
         let marker = fs::read_to_string(self.marker()).ok();
         let recovering = match marker.as_deref() {
             None => false,
@@ -76,6 +117,10 @@ impl Folder {
             Some(_) => self.keep_copy(&copy),
         };
         self.mark(if recovering { RECOVERING } else { OPEN })
+    }
+
+    fn unclean(&self, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{}.unclean{suffix}", self.engine))
     }
 
     fn mark(&self, state: &str) -> Result<(), Error> {
@@ -105,24 +150,24 @@ impl Folder {
             Err(source) => return Err(Error::File { operation: "reading", path, source }),
         };
         let reason = || format!("its file {} does not hold a number", path.display());
-        text.trim().parse().map_err(|_| Error::Open { dir: self.dir.clone(), reason: reason() })
+        text.trim().parse().map_err(|_| Error::open(&self.dir, &reason()))
     }
 
     /// To be called when the database is open: writes the number of starts, and makes everything
     /// durable that opening created.
     pub(crate) fn opened(&self, starts: u64) -> Result<(), Error> {
-        self.sync()?;
+        self.sync(self.engine)?;
         let path = self.dir.join("starts");
         let written = self.replace(&path, &starts.to_string());
         written.map_err(|source| Error::File { operation: "writing", path, source })?;
         self.mark(OPEN)
     }
 
-    /// Makes everything that opening created durable: names in folders, and the files that sled
-    /// writes without syncing them (its `conf`).
-    fn sync(&self) -> Result<(), Error> {
+    /// Makes everything that opening an engine's database created durable: names in folders, and the
+    /// files that sled writes without syncing them (its `conf`).
+    pub(crate) fn sync(&self, engine: Engine) -> Result<(), Error> {
         let fail = |path: &Path, source| Error::File { operation: "syncing", path: path.to_owned(), source };
-        let database = self.database();
+        let database = self.database_of(engine);
         for entry in fs::read_dir(&database).map_err(|source| fail(&database, source))? {
             let path = entry.map_err(|source| fail(&database, source))?.path();
             File::open(&path).and_then(|file| file.sync_all()).map_err(|source| fail(&path, source))?;
@@ -157,7 +202,7 @@ impl Folder {
                 return Ok(Err((bytes, free)));
             }
             tracing::warn!(bytes, "the last stop was not clean: copying the database before its recovery");
-            let partial = self.dir.join("sled.unclean.partial");
+            let partial = self.unclean(".partial");
             remove_dir(&partial)?;
             copy_dir(&from, &partial)?;
             remove_dir(to)?;
@@ -181,6 +226,36 @@ impl Folder {
             }
         }
     }
+}
+
+/// The engine whose database counts; none if there is no store. One that was made before there was a
+/// choice is sled's.
+fn engine_of(dir: &Path) -> Result<Option<Engine>, Error> {
+    let path = dir.join(ENGINE);
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|reason| {
+            Error::open(dir, &format!("its file {} does not name an engine: {reason}", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(dir.join(Engine::Sled.name()).exists().then_some(Engine::Sled))
+        }
+        Err(source) => Err(Error::File { operation: "reading", path, source }),
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK));
+    let lock = lock.map_err(|source| Error::open(dir, &source))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::open(dir, &source)),
+    }
+}
+
+/// Creates a folder that only its owner can look into.
+pub(crate) fn create(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Where large payloads lie.
@@ -215,7 +290,7 @@ pub(crate) fn disk_bytes(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn remove_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -4,7 +4,7 @@
 use std::{
     ops::Bound,
     panic::AssertUnwindSafe,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,13 +20,14 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     Error,
     committer::{Committer, Queue, Stop},
-    engine::{Bounds, Engine},
+    engine::{self, Bounds, Database, End, Engine, Row},
     folder::{self, Folder},
     keys,
 };
 
-/// The longest value of a row: 112 KiB. The engine keeps longer ones (from about 120,000 bytes on) in
-/// files that it never syncs, and cannot recover when they are missing.
+/// The longest value of a row: 112 KiB, whatever the engine, so that a store can change it. sled keeps
+/// longer ones (from about 120,000 bytes on) in files that it never syncs, and cannot recover when they
+/// are missing.
 pub const VALUE_BYTES: usize = 112 * 1024;
 
 /// Where the store is and what it may use.
@@ -34,6 +35,8 @@ pub const VALUE_BYTES: usize = 112 * 1024;
 pub struct Config {
     /// The store's folder; created with mode 0700 if it is missing.
     pub dir: PathBuf,
+    /// The database that keeps the rows; default sled.
+    pub engine: Engine,
     /// Memory for pages read from the disk, in bytes; default 64 MiB.
     pub cache_bytes: u64,
 }
@@ -41,7 +44,7 @@ pub struct Config {
 impl Config {
     /// The defaults for a folder.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), cache_bytes: 64 * 1024 * 1024 }
+        Self { dir: dir.into(), engine: Engine::default(), cache_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -72,7 +75,7 @@ struct Shared {
     failure: Arc<watch::Sender<Option<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// None when closed. INVARIANT: dropped before `folder`, which holds the lock.
-    engine: RwLock<Option<Engine>>,
+    database: RwLock<Option<Arc<dyn Database>>>,
     folder: Mutex<Option<Folder>>,
 }
 
@@ -96,19 +99,17 @@ impl Store {
     /// and recovering the database takes.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process, or this one, has the store open; [`Error::Open`] or
-    /// [`Error::File`] when the folder or the database cannot be used.
+    /// [`Error::Locked`] when another process, or this one, has the store open;
+    /// [`Error::OtherEngine`] when it is another engine's; [`Error::Open`] or [`Error::File`] when the
+    /// folder or the database cannot be used.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        let folder = Folder::open(&config.dir)?;
-        folder.begin()?;
-        let (engine, starts) = Engine::open(&folder.database(), config.cache_bytes, folder.starts()?)
-            .map_err(|reason| Error::Open { dir: config.dir.clone(), reason })?;
-        folder.opened(starts)?;
+        let folder = Folder::open(&config.dir, config.engine)?;
+        let database = open_database(&folder, &config.dir, config.cache_bytes)?;
         let queue = Arc::new(Queue::default());
         let counters = Arc::new(Counters::default());
         let failure = Arc::new(watch::Sender::new(None));
         let committer = Committer {
-            engine: engine.clone(),
+            database: database.clone(),
             queue: queue.clone(),
             counters: counters.clone(),
             failure: failure.clone(),
@@ -116,31 +117,28 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("brolly-committer".to_owned())
             .spawn(move || committer.run())
-            .map_err(|error| Error::Open {
-                dir: config.dir.clone(),
-                reason: format!("no thread: {error}"),
-            })?;
+            .map_err(|error| Error::open(&config.dir, &format!("no thread: {error}")))?;
         let shared = Shared {
             dir: config.dir.clone(),
             queue,
             counters,
             failure,
             thread: Mutex::new(Some(thread)),
-            engine: RwLock::new(Some(engine)),
+            database: RwLock::new(Some(database)),
             folder: Mutex::new(Some(folder)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The value of a row. Sees every commit that is applied, durable or not, and none that is
-    /// still queued: what must be seen at once after [`Store::submit`] the caller keeps in memory.
+    /// The value of a row. Sees every commit that is durable, maybe one that is about to be, and none
+    /// that is still queued: what must be seen at once after [`Store::submit`] the caller keeps in memory.
     ///
     /// # Errors
     /// [`Error::Read`], or [`Error::Closed`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let engine = self.shared.engine.read();
-        let engine = engine.as_ref().ok_or(Error::Closed)?;
-        engine.get(key).map_err(|reason| Error::read(key, reason))
+        let database = self.shared.database.read();
+        let database = database.as_ref().ok_or(Error::Closed)?;
+        database.get(key).map_err(|reason| Error::read(key, reason))
     }
 
     /// The rows whose key begins with `prefix`, ascending; with `after`, only those whose key is
@@ -155,7 +153,7 @@ impl Store {
             Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
             _ => Bound::Included(prefix.to_vec()),
         };
-        until_error(self.range(prefix, (low, after_prefix(prefix))))
+        until_error(self.rows(prefix, (low, after_prefix(prefix)), End::First))
     }
 
     /// The rows whose key begins with `prefix`, descending; with `before`, only those whose key is
@@ -172,16 +170,17 @@ impl Store {
             (Some(before), Bound::Unbounded) => Bound::Excluded(before.to_vec()),
             (_, end) => end,
         };
-        until_error(self.range(prefix, (Bound::Included(prefix.to_vec()), high)).map(Iterator::rev))
+        until_error(self.rows(prefix, (Bound::Included(prefix.to_vec()), high), End::Last))
     }
 
-    fn range(
+    fn rows(
         &self,
         prefix: &[u8],
         bounds: Bounds,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(Bytes, Bytes), Error>> + Send + use<>, Error> {
-        let engine = self.shared.engine.read();
-        let rows = engine.as_ref().ok_or(Error::Closed)?.range(bounds);
+        from: End,
+    ) -> Result<impl Iterator<Item = Result<Row, Error>> + Send + use<>, Error> {
+        let database = self.shared.database.read();
+        let rows = database.as_ref().ok_or(Error::Closed)?.rows(bounds, from);
         let prefix = prefix.to_vec();
         Ok(rows.map(move |row| row.map_err(|reason| Error::read(&prefix, reason))))
     }
@@ -284,10 +283,10 @@ impl Shared {
         }
         // The thread catches panics; one in its last lines is treated like any unclean end.
         let ended = committer.join().is_ok();
-        let engine = self.engine.write().take();
-        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(engine))).is_ok();
+        let database = self.database.write().take();
+        let closed = database.is_some_and(|database| close_database(database) == Ok(()));
         let Some(folder) = self.folder.lock().take() else { return };
-        let clean = stop == Stop::Drained && ended && dropped && self.failure.borrow().is_none();
+        let clean = stop == Stop::Drained && ended && closed && self.failure.borrow().is_none();
         if clean && let Err(error) = folder.end() {
             tracing::warn!(%error, "the next start will take this stop for an unclean one");
         }
@@ -298,6 +297,37 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.close(Stop::Abandoned);
     }
+}
+
+/// Opens the database of a folder: copies it first if the last stop was unclean, sets the marker, and
+/// counts the start.
+pub(crate) fn open_database(
+    folder: &Folder,
+    dir: &Path,
+    cache_bytes: u64,
+) -> Result<Arc<dyn Database>, Error> {
+    folder.begin()?;
+    let known_starts = folder.starts()?;
+    let open = || {
+        let database = engine::open(folder.engine(), &folder.database(), cache_bytes)?;
+        let starts = engine::count_start(&*database, folder.engine(), known_starts)?;
+        Ok((database, starts))
+    };
+    let (database, starts) = open().map_err(|reason: String| Error::open(dir, &reason))?;
+    folder.opened(starts)?;
+    Ok(database)
+}
+
+/// Closes a database and drops it.
+pub(crate) fn close_database(database: Arc<dyn Database>) -> Result<(), String> {
+    let close = || {
+        let closed = database.close();
+        drop(database);
+        closed
+    };
+    let closed = std::panic::catch_unwind(AssertUnwindSafe(close))
+        .unwrap_or_else(|panic| Err(format!("panic: {}", engine::panic_text(&*panic))));
+    closed.inspect_err(|reason| tracing::warn!(%reason, "the database was not closed cleanly"))
 }
 
 /// Refuses a value over the limit.

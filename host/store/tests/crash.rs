@@ -1,7 +1,15 @@
-//! The promise that matters: what was answered is there after the process was killed, and after
+//! The promise that matters, with each engine: what was answered is there after the process was killed, and after
 //! the disk refused to take more. Each test runs its own binary again as the process that suffers.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which may panic"
+)]
+
+mod engines;
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,12 +19,20 @@ use std::{
 };
 
 use brolly_core::{Commit, Message, Name, Timestamp};
-use brolly_store::{Config, Messages, Store, StoredMessage};
+use brolly_store::{Config, Engine, Messages, Store, StoredMessage};
+use engines::on_each_engine;
+
+on_each_engine!(killed_at_any_moment, a_disk_that_takes_no_more);
 
 /// The folder in which the child works; unset in the parent.
 const DIR: &str = "BROLLY_STORE_TEST_DIR";
 
-fn child(test: &str, dir: &Path, shell: &str) -> Child {
+fn open(engine: Engine, dir: &Path) -> Store {
+    Store::open(&Config { engine, ..Config::new(dir) }).unwrap()
+}
+
+fn child(engine: Engine, test: &str, dir: &Path, shell: &str) -> Child {
+    let test = format!("{engine}::{test}");
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("{shell} exec \"$0\" --exact {test} --nocapture --test-threads 1")]);
     command.arg(std::env::current_exe().unwrap()).env(DIR, dir);
@@ -60,47 +76,44 @@ fn row(table: &str, n: u64) -> Vec<u8> {
 
 /// Commits numbered rows, 32 at a time, and prints each number once it is durable; ends only when
 /// the store fails.
-fn write_until_the_end(dir: &Path) {
+async fn write_until_the_end(engine: Engine, dir: &Path) {
     // Ends the line on which the test harness names the test.
     println!();
-    let store = Store::open(&Config::new(dir)).unwrap();
+    let store = open(engine, dir);
     let messages = Messages::open(&store).unwrap();
     let first = store.scan_back(b"left ", None).next().map_or(0, |row| {
         let key = row.unwrap().0;
         u64::from_be_bytes(key[5..].try_into().unwrap()) + 1
     });
     let permits = Arc::new(tokio::sync::Semaphore::new(32));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        for n in first.. {
-            let permit = permits.clone().acquire_owned().await.unwrap();
-            if store.is_failed().is_some() {
-                break;
-            }
-            let mut commit = Commit::default();
-            if messages.stage(messages.allocate(), &message(n), &mut commit).is_err() {
-                break;
-            }
-            for table in ["left ", "right "] {
-                commit.put(row(table, n), n.to_be_bytes().repeat(40));
-            }
-            if let Some(old) = n.checked_sub(20).filter(|old| old % 3 == 0) {
-                commit.delete(row("right ", old));
-            }
-            commit.then(move || {
-                println!("durable {n}");
-                drop(permit);
-            });
-            store.submit(commit);
-            tokio::task::yield_now().await;
+    for n in first.. {
+        let permit = permits.clone().acquire_owned().await.unwrap();
+        if store.is_failed().is_some() {
+            break;
         }
-        println!("failed {}", store.failed().await);
-    });
+        let mut commit = Commit::default();
+        if messages.stage(messages.allocate(), &message(n), &mut commit).is_err() {
+            break;
+        }
+        for table in ["left ", "right "] {
+            commit.put(row(table, n), n.to_be_bytes().repeat(40));
+        }
+        if let Some(old) = n.checked_sub(20).filter(|old| old % 3 == 0) {
+            commit.delete(row("right ", old));
+        }
+        commit.then(move || {
+            println!("durable {n}");
+            drop(permit);
+        });
+        store.submit(commit);
+        tokio::task::yield_now().await;
+    }
+    println!("failed {}", store.failed().await);
 }
 
 /// Every answered commit is there, and every commit is there whole or not at all. Answers how many.
-fn check(dir: &Path, answered: u64) -> u64 {
-    let store = Store::open(&Config::new(dir)).unwrap();
+fn check(engine: Engine, dir: &Path, answered: u64) -> u64 {
+    let store = open(engine, dir);
     let messages = Messages::open(&store).unwrap();
     let topic = Name::new("t").unwrap();
     let count = store.scan(b"left ", None).map(Result::unwrap).count() as u64;
@@ -117,16 +130,15 @@ fn check(dir: &Path, answered: u64) -> u64 {
     count
 }
 
-#[test]
-fn killed_at_any_moment() {
+async fn killed_at_any_moment(engine: Engine) {
     if let Some(dir) = std::env::var_os(DIR) {
-        return write_until_the_end(Path::new(&dir));
+        return write_until_the_end(engine, Path::new(&dir)).await;
     }
     let dir = tempfile::tempdir().unwrap();
     let mut count = 0;
     // How many answers to wait for before the kill.
     for patience in [0, 1, 37, 400, 1_000, 211, 3] {
-        let mut child = child("killed_at_any_moment", dir.path(), "");
+        let mut child = child(engine, "killed_at_any_moment", dir.path(), "");
         let mut answers = lines(&mut child).filter_map(|line| answer(&line));
         let awaited: Vec<u64> = answers.by_ref().take(patience).collect();
         child.kill().unwrap();
@@ -137,24 +149,23 @@ fn killed_at_any_moment() {
             answered.iter().copied().eq((count..).take(answered.len())),
             "answers come in order: {answered:?}"
         );
-        count = check(dir.path(), count + answered.len() as u64);
+        count = check(engine, dir.path(), count + answered.len() as u64);
     }
     assert!(count > 1_600);
 }
 
-#[test]
-fn a_disk_that_takes_no_more() {
+async fn a_disk_that_takes_no_more(engine: Engine) {
     if let Some(dir) = std::env::var_os(DIR) {
-        return write_until_the_end(Path::new(&dir));
+        return write_until_the_end(engine, Path::new(&dir)).await;
     }
     let dir = tempfile::tempdir().unwrap();
     // Files may have 16 MiB (in blocks of 512 bytes); a write beyond fails instead of killing.
-    let mut child = child("a_disk_that_takes_no_more", dir.path(), "trap '' XFSZ; ulimit -f 32768;");
+    let mut child = child(engine, "a_disk_that_takes_no_more", dir.path(), "trap '' XFSZ; ulimit -f 32768;");
     let output: Vec<String> = lines(&mut child).collect();
     assert!(child.wait().unwrap().success());
     let answered = output.iter().filter_map(|line| answer(line)).count() as u64;
     let failed = output.iter().position(|line| line.starts_with("failed ")).unwrap();
     assert!(output[failed..].iter().all(|line| answer(line).is_none()), "an answer after the failure");
     assert!(answered > 1_000, "{answered}");
-    check(dir.path(), answered);
+    check(engine, dir.path(), answered);
 }

@@ -1,14 +1,32 @@
-//! The message table through its public face.
+//! The message table through its public face, with each engine.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which may panic"
+)]
+
+mod engines;
 
 use std::{fs, path::Path, sync::Arc};
 
 use brolly_core::{Commit, Message, Name, Timestamp};
-use brolly_store::{Config, Error, Messages, Parent, Store, StoredMessage, keys};
+use brolly_store::{Config, Engine, Error, Messages, Parent, Store, StoredMessage, keys};
+use engines::on_each_engine;
 
-fn open(dir: &Path) -> (Store, Messages) {
-    let store = Store::open(&Config::new(dir)).unwrap();
+on_each_engine! {
+    messages_are_found_listed_and_removed,
+    large_payloads_lie_in_files_as_long_as_their_message,
+    files_without_a_message_go_at_the_next_start,
+    numbers_are_never_given_out_twice,
+    damage_is_named,
+    a_payload_that_cannot_be_written_adds_nothing,
+}
+
+fn open(engine: Engine, dir: &Path) -> (Store, Messages) {
+    let store = Store::open(&Config { engine, ..Config::new(dir) }).unwrap();
     let messages = Messages::open(&store).unwrap();
     (store, messages)
 }
@@ -57,10 +75,9 @@ fn wait_for_files(dir: &Path, count: usize) {
     }
 }
 
-#[tokio::test]
-async fn messages_are_found_listed_and_removed() {
+async fn messages_are_found_listed_and_removed(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (store, messages) = open(dir.path());
+    let (store, messages) = open(engine, dir.path());
     let (a, b) = (message("t1", "same", 300), message("t2", "same", 0));
     let (first, second) = (add(&store, &messages, &a).await, add(&store, &messages, &b).await);
     assert_eq!(messages.load(first).unwrap(), Some(a.clone()));
@@ -80,10 +97,9 @@ async fn messages_are_found_listed_and_removed() {
     assert_eq!(messages.find_by_id("same").unwrap(), [(name("t2"), second)]);
 }
 
-#[tokio::test]
-async fn large_payloads_lie_in_files_as_long_as_their_message() {
+async fn large_payloads_lie_in_files_as_long_as_their_message(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (store, messages) = open(dir.path());
+    let (store, messages) = open(engine, dir.path());
     let small = message("t", "small", 64 * 1024);
     let large = message("t", "large", 64 * 1024 + 1);
     let in_row = add(&store, &messages, &small).await;
@@ -99,7 +115,7 @@ async fn large_payloads_lie_in_files_as_long_as_their_message() {
     store.close();
     drop((store, messages));
 
-    let (store, messages) = open(dir.path());
+    let (store, messages) = open(engine, dir.path());
     assert_eq!(messages.load(in_file).unwrap(), Some(large.clone()));
     let mut commit = Commit::default();
     messages.stage_remove(in_file, &large.message, &mut commit);
@@ -109,27 +125,25 @@ async fn large_payloads_lie_in_files_as_long_as_their_message() {
     assert_eq!(messages.load(in_file).unwrap(), None);
 }
 
-#[tokio::test]
-async fn files_without_a_message_go_at_the_next_start() {
+async fn files_without_a_message_go_at_the_next_start(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (store, messages) = open(dir.path());
+    let (store, messages) = open(engine, dir.path());
     let large = message("t", "large", 100_000);
     let kept = add(&store, &messages, &large).await;
     messages.stage(messages.allocate(), &large, &mut Commit::default()).unwrap();
     fs::write(dir.path().join("blobs/stray"), "x").unwrap();
     assert_eq!(files(dir.path()), 3);
     drop((store, messages));
-    let (_store, messages) = open(dir.path());
+    let (_store, messages) = open(engine, dir.path());
     assert_eq!(files(dir.path()), 1);
     assert_eq!(messages.load(kept).unwrap(), Some(large));
 }
 
-#[tokio::test]
-async fn numbers_are_never_given_out_twice() {
+async fn numbers_are_never_given_out_twice(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
     let mut last = 0;
     for round in 0..4 {
-        let (store, messages) = open(dir.path());
+        let (store, messages) = open(engine, dir.path());
         // Over the end of the block that was set aside, and once without any commit.
         for _ in 0..[1, 100_000, 70_000, 0][round] {
             let seq = messages.allocate();
@@ -151,10 +165,9 @@ async fn numbers_are_never_given_out_twice() {
     }
 }
 
-#[tokio::test]
-async fn damage_is_named() {
+async fn damage_is_named(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (store, messages) = open(dir.path());
+    let (store, messages) = open(engine, dir.path());
     let large = add(&store, &messages, &message("t", "large", 100_000)).await;
     let newer = messages.allocate();
     let mut commit = Commit::default();
@@ -173,10 +186,9 @@ async fn damage_is_named() {
     assert_eq!(listed, [false, false], "a listing goes on after a damaged message");
 }
 
-#[tokio::test]
-async fn a_payload_that_cannot_be_written_adds_nothing() {
+async fn a_payload_that_cannot_be_written_adds_nothing(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let (_store, messages) = open(dir.path());
+    let (_store, messages) = open(engine, dir.path());
     fs::remove_dir(dir.path().join("blobs")).unwrap();
     let mut commit = Commit::default();
     let staged = messages.stage(messages.allocate(), &message("t", "large", 100_000), &mut commit);

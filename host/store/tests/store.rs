@@ -1,18 +1,68 @@
-//! The store through its public face: reading, group commit, failure, closing and reopening.
+//! The store through its public face, with each engine: reading, group commit, failure, closing and
+//! reopening.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which may panic"
+)]
+
+mod engines;
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
 };
 
 use brolly_core::Commit;
-use brolly_store::{Config, Error, Stats, Store, VALUE_BYTES};
+use brolly_store::{Config, Engine, Error, Stats, Store, VALUE_BYTES};
+use engines::on_each_engine;
 
-fn open(dir: &Path) -> Store {
-    Store::open(&Config::new(dir)).unwrap()
+on_each_engine! {
+    rows_are_put_replaced_and_deleted_in_order,
+    scans_keep_to_their_prefix_and_their_start,
+    a_long_scan_finds_every_row_that_stays,
+    a_scan_that_nobody_ends_does_not_hold_up_space,
+    what_follows_runs_once_each_in_order_and_finds_its_rows,
+    a_crowd_shares_its_flushes_and_a_lone_commit_has_its_own,
+    a_commit_happens_even_if_nobody_waits_for_it,
+    a_commit_far_over_the_batch_size_is_whole_with_a_small_cache,
+    values_of_the_largest_size_are_kept,
+    a_larger_value_is_never_written,
+    a_failure_is_for_good_and_answers_nobody,
+    what_is_durable_is_answered_before_a_failure_is_known,
+    closing_drains_and_is_final,
+    an_unclean_stop_keeps_what_was_answered_and_one_copy,
+    a_copy_outlives_a_recovery_that_does_not_end,
+    a_database_that_lost_its_beginning_is_refused,
+    a_store_has_one_process,
+    the_last_clone_may_go_in_what_follows_a_commit,
+    the_disk_is_measured,
+}
+
+fn try_open(engine: Engine, dir: &Path) -> Result<Store, Error> {
+    Store::open(&Config { engine, ..Config::new(dir) })
+}
+
+fn open(engine: Engine, dir: &Path) -> Store {
+    try_open(engine, dir).unwrap()
+}
+
+/// The folder of an engine's database, and the file in it that has the rows.
+fn database(engine: Engine, dir: &Path) -> (PathBuf, PathBuf) {
+    let folder = dir.join(engine.name());
+    let file = match engine {
+        Engine::Sled => folder.join("db"),
+        Engine::Redb => folder.join("rows.redb"),
+    };
+    (folder, file)
+}
+
+fn copy_of_an_unclean_stop(engine: Engine, dir: &Path) -> PathBuf {
+    dir.join(format!("{engine}.unclean"))
 }
 
 fn put(rows: &[(&str, &str)]) -> Commit {
@@ -31,10 +81,9 @@ fn keys<E: std::fmt::Debug>(
     rows.map(|row| String::from_utf8(row.unwrap().0.to_vec()).unwrap()).collect()
 }
 
-#[tokio::test]
-async fn rows_are_put_replaced_and_deleted_in_order() {
+async fn rows_are_put_replaced_and_deleted_in_order(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     store.commit(put(&[("a", "1"), ("b", "1"), ("a", "2")])).await.unwrap();
     assert_eq!((get(&store, "a"), get(&store, "b")), (Some("2".into()), Some("1".into())));
     let mut commit = put(&[("a", "3"), ("c", "1")]);
@@ -44,10 +93,9 @@ async fn rows_are_put_replaced_and_deleted_in_order() {
     assert_eq!((get(&store, "a"), get(&store, "c")), (None, Some("1".into())));
 }
 
-#[tokio::test]
-async fn scans_keep_to_their_prefix_and_their_start() {
+async fn scans_keep_to_their_prefix_and_their_start(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     let rows: Vec<String> = ["a", "b", "b\0", "b1", "b2", "b\u{10ffff}", "c"].map(String::from).to_vec();
     let mut commit = Commit::default();
     rows.iter().for_each(|key| commit.put(key.clone().into_bytes(), vec![1]));
@@ -74,10 +122,52 @@ async fn scans_keep_to_their_prefix_and_their_start() {
     assert_eq!(store.scan_back(&[0xff], Some(&[0xff, 0xff])).count(), 0);
 }
 
-#[tokio::test]
-async fn what_follows_runs_once_each_in_order_and_finds_its_rows() {
+/// A scan may be kept for as long as anybody likes, and rows change meanwhile.
+async fn a_long_scan_finds_every_row_that_stays(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
+    let row = |n: u32| format!("row{n:08}").into_bytes();
+    let mut commit = Commit::default();
+    // Some are large, so that both of an engine's limits on what it reads at once are met.
+    (0..3_000).for_each(|n| commit.put(row(2 * n), vec![1; if n % 100 == 0 { 60_000 } else { 10 }]));
+    store.commit(commit).await.unwrap();
+    let (mut up, mut down) = (store.scan(b"row", None), store.scan_back(b"row", None));
+    let mut seen = (keys(up.by_ref().take(10)), keys(down.by_ref().take(10)));
+    let mut commit = Commit::default();
+    (0..3_000).filter(|n| n % 3 == 0).for_each(|n| commit.delete(row(2 * n)));
+    (0..3_000).filter(|n| n % 7 == 0).for_each(|n| commit.put(row(2 * n + 1), vec![2]));
+    store.commit(commit).await.unwrap();
+    seen.0.extend(keys(up));
+    seen.1.extend(keys(down));
+    assert!(seen.0.is_sorted() && seen.1.iter().rev().is_sorted());
+    for seen in [seen.0, seen.1] {
+        let numbers: Vec<u32> = seen.iter().map(|key| key[3..].parse().unwrap()).collect();
+        let stayed = numbers.iter().filter(|n| *n % 2 == 0 && *n / 2 % 3 != 0).count();
+        assert_eq!(stayed, 2_000);
+        assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), numbers.len());
+    }
+}
+
+async fn a_scan_that_nobody_ends_does_not_hold_up_space(engine: Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(engine, dir.path());
+    store.commit(put(&[("a", "1"), ("b", "1")])).await.unwrap();
+    let mut scan = store.scan(b"", None);
+    scan.next().unwrap().unwrap();
+    // 400 MB in all, of which 1 MB counts.
+    for _ in 0..400 {
+        let mut commit = Commit::default();
+        (0..100_u8).for_each(|n| commit.put(vec![b'x', n], vec![n; 10_000]));
+        store.commit(commit).await.unwrap();
+    }
+    let bytes = store.disk_bytes().unwrap();
+    assert!(bytes < 64 << 20, "{bytes}");
+    assert!(scan.next().is_some());
+}
+
+async fn what_follows_runs_once_each_in_order_and_finds_its_rows(engine: Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(engine, dir.path());
     let (told, heard) = mpsc::channel();
     for n in 0..1_000_u32 {
         let mut commit = Commit::default();
@@ -96,10 +186,9 @@ async fn what_follows_runs_once_each_in_order_and_finds_its_rows() {
     assert_eq!(heard.try_iter().collect::<Vec<_>>(), expect);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_shares_its_flushes_and_a_lone_commit_has_its_own() {
+async fn a_crowd_shares_its_flushes_and_a_lone_commit_has_its_own(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     for n in 0..3_u8 {
         store.commit(put(&[("alone", &n.to_string())])).await.unwrap();
     }
@@ -122,10 +211,9 @@ async fn a_crowd_shares_its_flushes_and_a_lone_commit_has_its_own() {
     assert!(stats.flushes < 1_000, "{stats:?}");
 }
 
-#[tokio::test]
-async fn a_commit_happens_even_if_nobody_waits_for_it() {
+async fn a_commit_happens_even_if_nobody_waits_for_it(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     {
         let mut waiting = Box::pin(store.commit(put(&[("given up", "1")])));
         poll_once(waiting.as_mut()).await;
@@ -142,10 +230,9 @@ async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) {
     std::future::poll_fn(poll).await;
 }
 
-#[tokio::test]
-async fn a_commit_far_over_the_batch_size_is_whole_with_a_small_cache() {
+async fn a_commit_far_over_the_batch_size_is_whole_with_a_small_cache(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { cache_bytes: 1024 * 1024, ..Config::new(dir.path()) };
+    let config = Config { engine, cache_bytes: 1024 * 1024, ..Config::new(dir.path()) };
     let store = Store::open(&config).unwrap();
     let mut commit = Commit::default();
     for n in 0..20_000_u32 {
@@ -157,26 +244,30 @@ async fn a_commit_far_over_the_batch_size_is_whole_with_a_small_cache() {
     assert_eq!(store.scan(b"row", None).filter(Result::is_ok).count(), 20_000);
 }
 
-#[tokio::test]
-async fn a_value_of_the_largest_size_is_kept_in_the_log() {
+async fn values_of_the_largest_size_are_kept(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     for n in 0..200_u32 {
         let mut commit = Commit::default();
         commit.put(n.to_be_bytes().to_vec(), vec![7; VALUE_BYTES]);
         store.commit(commit).await.unwrap();
     }
-    assert_eq!(
-        fs::read_dir(dir.path().join("sled/blobs")).unwrap().count(),
-        0,
-        "sled does not sync these files"
-    );
+    if engine == Engine::Sled {
+        let files = fs::read_dir(dir.path().join("sled/blobs")).unwrap().count();
+        assert_eq!(files, 0, "sled does not sync these files");
+    }
+    store.close();
+    drop(store);
+    let store = open(engine, dir.path());
+    for (n, row) in (0..200_u32).zip(store.scan(&[], None)) {
+        let (key, value) = row.unwrap();
+        assert_eq!((&key[..], value.len()), (&n.to_be_bytes()[..], VALUE_BYTES));
+    }
 }
 
-#[tokio::test]
-async fn a_larger_value_is_never_written() {
+async fn a_larger_value_is_never_written(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     let too_large = || {
         let mut commit = put(&[("with it", "1")]);
         commit.put(b"x".to_vec(), vec![7; VALUE_BYTES + 1]);
@@ -189,10 +280,9 @@ async fn a_larger_value_is_never_written() {
     assert_eq!((get(&store, "with it"), get(&store, "next")), (None, Some("1".into())));
 }
 
-#[tokio::test]
-async fn a_failure_is_for_good_and_answers_nobody() {
+async fn a_failure_is_for_good_and_answers_nobody(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     store.commit(put(&[("before", "1")])).await.unwrap();
     assert_eq!(store.is_failed(), None);
     let (told, heard) = mpsc::channel();
@@ -220,13 +310,38 @@ async fn a_failure_is_for_good_and_answers_nobody() {
     store.close();
     drop(store);
     assert!(dir.path().join("open").exists(), "a failed store is not closed cleanly");
-    assert_eq!(get(&open(dir.path()), "before"), Some("1".into()));
+    assert_eq!(get(&open(engine, dir.path()), "before"), Some("1".into()));
 }
 
-#[tokio::test]
-async fn closing_drains_and_is_final() {
+async fn what_is_durable_is_answered_before_a_failure_is_known(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
+    let (told, heard) = mpsc::channel();
+    let (begun, begins) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    let mut commit = put(&[("durable", "1")]);
+    let clone = store.clone();
+    commit.then(move || {
+        begun.send(()).unwrap();
+        held.recv().unwrap();
+        told.send(clone.is_failed()).unwrap();
+    });
+    store.submit(commit);
+    begins.recv().unwrap();
+    let mut commit = Commit::default();
+    commit.put(b"x".to_vec(), vec![7; VALUE_BYTES + 1]);
+    store.submit(commit);
+    // The answer is held up, and so must be what the second commit causes.
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), store.failed()).await;
+    assert!(early.is_err(), "{early:?}");
+    hold.send(()).unwrap();
+    assert!(store.failed().await.contains("the limit is"));
+    assert_eq!(heard.recv().unwrap(), None);
+}
+
+async fn closing_drains_and_is_final(engine: Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(engine, dir.path());
     for n in 0..500_u32 {
         store.submit(put(&[(&format!("row {n}"), "1")]));
     }
@@ -238,49 +353,48 @@ async fn closing_drains_and_is_final() {
     assert!(matches!(clone.scan(b"row", None).next(), Some(Err(Error::Closed))));
     assert_eq!(clone.scan(b"row", None).count(), 1);
     assert!(matches!(clone.commit(put(&[("late", "1")])).await, Err(Error::Closed)));
-    let again = open(dir.path());
+    let again = open(engine, dir.path());
     assert_eq!(again.scan(b"row ", None).count(), 500);
     assert_eq!(get(&again, "late"), None);
-    assert!(!dir.path().join("sled.unclean").exists(), "a clean stop needs no copy");
+    assert!(!copy_of_an_unclean_stop(engine, dir.path()).exists(), "a clean stop needs no copy");
 }
 
-#[tokio::test]
-async fn an_unclean_stop_keeps_what_was_answered_and_one_copy() {
+async fn an_unclean_stop_keeps_what_was_answered_and_one_copy(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("sled.unclean");
+    let copy = copy_of_an_unclean_stop(engine, dir.path());
     for n in 1..=3_u32 {
-        let store = open(dir.path());
+        let store = open(engine, dir.path());
         assert_eq!(copy.exists(), n > 1);
         assert_eq!(store.scan(b"run ", None).count(), n as usize - 1);
         store.commit(put(&[(&format!("run {n}"), "1")])).await.unwrap();
     }
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     assert_eq!(store.scan(b"run ", None).count(), 3);
     let other = tempfile::tempdir().unwrap();
-    fs::rename(&copy, other.path().join("sled")).unwrap();
-    assert_eq!(open(other.path()).scan(b"run ", None).count(), 3, "the copy is a database");
+    fs::rename(&copy, database(engine, other.path()).0).unwrap();
+    assert_eq!(open(engine, other.path()).scan(b"run ", None).count(), 3, "the copy is a database");
 }
 
-#[tokio::test]
-async fn a_copy_outlives_a_recovery_that_does_not_end() {
+async fn a_copy_outlives_a_recovery_that_does_not_end(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     store.commit(put(&[("kept", "1")])).await.unwrap();
     drop(store);
-    let good = fs::read(dir.path().join("sled/db")).unwrap();
+    let (folder, file) = database(engine, dir.path());
+    let copy = copy_of_an_unclean_stop(engine, dir.path());
+    let good = fs::read(&file).unwrap();
     // Stands for a recovery that does harm: the first start after it copies, and is refused.
     fs::write(dir.path().join("open"), "recovering").unwrap();
-    fs::create_dir(dir.path().join("sled.unclean")).unwrap();
-    fs::write(dir.path().join("sled.unclean/db"), &good).unwrap();
-    fs::write(dir.path().join("sled/db"), vec![0; good.len()]).unwrap();
+    fs::rename(&folder, &copy).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(&file, vec![0; good.len()]).unwrap();
     for _ in 0..2 {
-        assert!(matches!(Store::open(&Config::new(dir.path())), Err(Error::Open { .. })));
-        assert_eq!(fs::read(dir.path().join("sled.unclean/db")).unwrap(), good);
+        assert!(matches!(try_open(engine, dir.path()), Err(Error::Open { .. })));
+        assert_eq!(fs::read(copy.join(file.file_name().unwrap())).unwrap(), good);
     }
 }
 
-#[tokio::test]
-async fn a_database_that_lost_its_beginning_is_refused() {
+async fn a_database_that_lost_its_beginning_is_refused(engine: Engine) {
     let damages: [fn(&Path); 3] = [
         |db| fs::write(db, []).unwrap(),
         |db| fs::write(db, vec![0x55; 100_000]).unwrap(),
@@ -288,32 +402,30 @@ async fn a_database_that_lost_its_beginning_is_refused() {
     ];
     for damage in damages {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
+        let store = open(engine, dir.path());
         store.commit(put(&[("row", "1")])).await.unwrap();
         store.close();
         drop(store);
-        damage(&dir.path().join("sled/db"));
-        match Store::open(&Config::new(dir.path())) {
+        damage(&database(engine, dir.path()).1);
+        match try_open(engine, dir.path()) {
             Err(Error::Open { reason, .. }) => assert!(!reason.is_empty()),
             Err(other) => panic!("{other}"),
-            Ok(_) => panic!("opened, with {} rows", open(dir.path()).scan(b"row", None).count()),
+            Ok(_) => panic!("opened, with {} rows", open(engine, dir.path()).scan(b"row", None).count()),
         }
     }
 }
 
-#[test]
-fn a_store_has_one_process() {
+async fn a_store_has_one_process(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    assert!(matches!(Store::open(&Config::new(dir.path())), Err(Error::Locked { .. })));
+    let store = open(engine, dir.path());
+    assert!(matches!(try_open(engine, dir.path()), Err(Error::Locked { .. })));
     store.close();
-    drop(Store::open(&Config::new(dir.path())).unwrap());
+    drop(try_open(engine, dir.path()).unwrap());
 }
 
-#[test]
-fn the_last_clone_may_go_in_what_follows_a_commit() {
+async fn the_last_clone_may_go_in_what_follows_a_commit(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     let (told, heard) = mpsc::channel();
     let last = Arc::new(store);
     let mut commit = put(&[("row", "1")]);
@@ -330,10 +442,9 @@ fn the_last_clone_may_go_in_what_follows_a_commit() {
     heard.recv().unwrap();
 }
 
-#[test]
-fn the_disk_is_measured() {
+async fn the_disk_is_measured(engine: Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open(engine, dir.path());
     assert!(store.free_bytes().unwrap() > 0);
     let before = store.disk_bytes().unwrap();
     fs::write(dir.path().join("blobs/0000000000000001"), vec![1; 1 << 20]).unwrap();

@@ -5,10 +5,10 @@ use std::{fmt::Write as _, time::Duration, time::Instant};
 
 use anyhow::Context;
 use brolly_core::{Name, NewMessage};
-use brolly_store::keys;
+use brolly_store::{Engine, keys};
 
 use crate::{
-    engine::{Engine, Rows},
+    engine::{Bare, Rows},
     host::Host,
     report::{Goal, Row},
     runtime,
@@ -22,24 +22,30 @@ const BULK: usize = 200;
 const PUBLISHERS: usize = 8;
 
 /// P5, with a fresh instance for every message and with reused ones.
-pub fn throughput() -> anyhow::Result<Vec<Row>> {
-    let fresh = "embedded, publish -> handled by a fresh instance and durable / bare engine, same rows";
-    let reuse = "embedded, publish -> handled by a reused instance and durable / bare engine, same rows";
+pub fn throughput(engines: &[Engine]) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (what, instances) in [(fresh, "fresh"), (reuse, "reuse")] {
-        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for (what, instances) in [("a fresh", "fresh"), ("a reused", "reuse")] {
+        let mut figures: Vec<_> = engines.iter().map(|engine| (*engine, Vec::new(), Vec::new())).collect();
         for round in 0..ROUNDS {
-            let dir = tempfile::tempdir()?;
-            let host = on_tokio(async {
-                let host = Host::start(dir.path(), &runtime::plugin()?, instances).await?;
-                flow(&host, round).await
-            });
-            ours.push(host?);
-            let dir = tempfile::tempdir()?;
-            let messages: Vec<Rows> = (0..THROUGHPUT).map(|i| rows_of(round, i)).collect();
-            bare.push(Engine::open(dir.path())?.throughput(&messages)?);
+            // By turns, so that whatever disturbs the machine disturbs all.
+            for (engine, ours, bare) in &mut figures {
+                let dir = tempfile::tempdir()?;
+                let host = on_tokio(async {
+                    let host = Host::start(dir.path(), *engine, &runtime::plugin()?, instances).await?;
+                    flow(&host, round).await
+                });
+                ours.push(host?);
+                let dir = tempfile::tempdir()?;
+                let messages: Vec<Rows> = (0..THROUGHPUT).map(|i| rows_of(round, i)).collect();
+                bare.push(Bare::open(*engine, dir.path())?.throughput(&messages)?);
+            }
         }
-        rows.push(Row::new("P5", what, "msg/s", Goal::AtLeast(0.7), &mut ours, &mut bare));
+        for (engine, mut ours, mut bare) in figures {
+            let what = format!(
+                "embedded, publish -> handled by {what} instance and durable / bare {engine}, same rows"
+            );
+            rows.push(Row::new("P5", what, "msg/s", Goal::AtLeast(0.7), &mut ours, &mut bare));
+        }
     }
     Ok(rows)
 }
@@ -68,32 +74,37 @@ async fn flow(host: &Host, round: usize) -> anyhow::Result<f64> {
 }
 
 /// P6: one message at a time.
-pub fn latency() -> anyhow::Result<Vec<Row>> {
-    let (mut ours, mut bare) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+pub fn latency(engines: &[Engine]) -> anyhow::Result<Vec<Row>> {
+    let empty = || [Vec::new(), Vec::new()];
+    let mut figures: Vec<_> = engines.iter().map(|engine| (*engine, empty(), empty())).collect();
     for round in 0..ROUNDS {
-        let dir = tempfile::tempdir()?;
-        let took = on_tokio(async {
-            let host = Host::start(dir.path(), &runtime::plugin()?, "fresh").await?;
-            one_by_one(&host, round).await
-        })?;
-        let engine_dir = tempfile::tempdir()?;
-        let engine = Engine::open(engine_dir.path())?;
-        let messages: Vec<Rows> = (0..LATENCY).map(|i| rows_of(round, i)).collect();
-        let engine_took = engine.latency(&messages)?;
-        for (figures, took) in [(&mut ours, took), (&mut bare, engine_took)] {
-            let [p50, p99] = percentiles(took);
-            figures[0].push(p50);
-            figures[1].push(p99);
+        for (engine, ours, bare) in &mut figures {
+            let dir = tempfile::tempdir()?;
+            let took = on_tokio(async {
+                let host = Host::start(dir.path(), *engine, &runtime::plugin()?, "fresh").await?;
+                one_by_one(&host, round).await
+            })?;
+            let dir = tempfile::tempdir()?;
+            let messages: Vec<Rows> = (0..LATENCY).map(|i| rows_of(round, i)).collect();
+            let bare_took = Bare::open(*engine, dir.path())?.latency(&messages)?;
+            for (figures, took) in [(ours, took), (bare, bare_took)] {
+                let [p50, p99] = percentiles(took);
+                figures[0].push(p50);
+                figures[1].push(p99);
+            }
         }
     }
-    let [ours50, ours99] = &mut ours;
-    let [bare50, bare99] = &mut bare;
-    let what50 = "embedded, publish -> handled and durable, p50 / two commits of the bare engine, p50";
-    let what99 = "embedded, publish -> handled and durable, p99 / two commits of the bare engine, p99";
-    Ok(vec![
-        Row::new("P6", what50, "us", Goal::AtMost(1.5), ours50, bare50),
-        Row::new("P6", what99, "us", Goal::AtMost(4.0), ours99, bare99),
-    ])
+    let mut rows = Vec::new();
+    for (engine, [mut ours50, mut ours99], [mut bare50, mut bare99]) in figures {
+        let what = |share| {
+            format!(
+                "embedded, publish -> handled and durable, {share} / two commits of bare {engine}, {share}"
+            )
+        };
+        rows.push(Row::new("P6", what("p50"), "us", Goal::AtMost(1.5), &mut ours50, &mut bare50));
+        rows.push(Row::new("P6", what("p99"), "us", Goal::AtMost(4.0), &mut ours99, &mut bare99));
+    }
+    Ok(rows)
 }
 
 async fn one_by_one(host: &Host, round: usize) -> anyhow::Result<Vec<Duration>> {
@@ -189,7 +200,7 @@ mod tests {
     fn the_baseline_writes_the_rows_of_brolly() {
         let dir = tempfile::tempdir().unwrap();
         on_tokio(async {
-            let host = Host::start(dir.path(), &runtime::plugin()?, "fresh").await?;
+            let host = Host::start(dir.path(), Engine::default(), &runtime::plugin()?, "fresh").await?;
             host.publish(vec![order(0, 7)]).await?;
             host.settled.reach(1).await;
             let expect = rows_of(0, 7);

@@ -21,7 +21,7 @@ use brolly_dispatch::{Dispatch, Handle, Precondition};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
 use brolly_runtime::Runtime;
-use brolly_store::{Messages, Store};
+use brolly_store::{Engine, Messages, Store};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -57,9 +57,10 @@ impl Settled {
 
 impl Host {
     /// Starts a host that hands the messages of the topic `orders.paid` to a plugin.
-    pub async fn start(dir: &Path, wasm: &[u8], instances: &str) -> anyhow::Result<Self> {
+    pub async fn start(dir: &Path, engine: Engine, wasm: &[u8], instances: &str) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
-        let store = Store::open(&brolly_store::Config::new(dir.join("store")))?;
+        let store =
+            Store::open(&brolly_store::Config { engine, ..brolly_store::Config::new(dir.join("store")) })?;
         let messages = Messages::open(&store)?;
         let catalog = Arc::new(Catalog::open(store.clone(), dir.join("plugins"), clock.clone())?);
         let ledger = Arc::new(Ledger::open(store.clone(), messages.clone())?);

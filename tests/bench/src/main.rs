@@ -1,5 +1,7 @@
 //! The benchmarks: each is a comparison with the leanest honest program that does the same work
-//! without Brolly, measured side by side in the same process. `cargo xtask bench [ID ...]` runs it.
+//! without Brolly, measured side by side in the same process. `cargo xtask bench [ID ...]` runs it;
+//! the names of storage engines (`sled`, `redb`) among the IDs choose on which, and without one it is
+//! the default.
 //!
 //! Prints a table and writes `target/bench/results.json`. A comparison is one file with its
 //! baseline beside it; it is listed in [`COMPARISONS`] and nowhere else.
@@ -14,6 +16,7 @@ mod runtime;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use brolly_store::Engine;
 
 use report::Row;
 
@@ -21,8 +24,9 @@ use report::Row;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A comparison: its identifier, and what measures it. One may give several rows.
-type Comparison = (&'static str, fn() -> anyhow::Result<Vec<Row>>);
+/// A comparison: its identifier, and what measures it, on these engines if there is a store in it. One
+/// may give several rows.
+type Comparison = (&'static str, fn(&[Engine]) -> anyhow::Result<Vec<Row>>);
 
 /// All comparisons, in the order in which they run.
 const COMPARISONS: &[Comparison] = &[
@@ -33,7 +37,16 @@ const COMPARISONS: &[Comparison] = &[
 ];
 
 fn main() -> anyhow::Result<ExitCode> {
-    let ids: Vec<String> = std::env::args().skip(1).collect();
+    let (mut engines, mut ids) = (Vec::new(), Vec::new());
+    for word in std::env::args().skip(1) {
+        match word.parse() {
+            Ok(engine) => engines.push(engine),
+            Err(_) => ids.push(word),
+        }
+    }
+    if engines.is_empty() {
+        engines.push(Engine::default());
+    }
     let known: Vec<&str> = COMPARISONS.iter().map(|(id, _)| *id).collect();
     for id in &ids {
         ensure!(known.contains(&id.as_str()), "there is no benchmark {id}; there are {}", known.join(" "));
@@ -41,7 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut rows = Vec::new();
     for (id, measure) in COMPARISONS {
         if ids.is_empty() || ids.iter().any(|wanted| wanted == id) {
-            rows.extend(measure().with_context(|| format!("benchmark {id}"))?);
+            rows.extend(measure(&engines).with_context(|| format!("benchmark {id}"))?);
         }
     }
     report::print(&rows);

@@ -11,7 +11,7 @@ pub struct Row {
     /// As in the table of goals.
     pub id: &'static str,
     /// What is compared with what.
-    pub what: &'static str,
+    pub what: String,
     /// Brolly's figure: the median over the runs.
     pub value: f64,
     /// The baseline's figure: the median over the runs.
@@ -65,7 +65,7 @@ impl Row {
     /// A row from the figures of all runs of both sides.
     pub fn new(
         id: &'static str,
-        what: &'static str,
+        what: impl Into<String>,
         unit: &'static str,
         goal: Goal,
         values: &mut [f64],
@@ -74,7 +74,7 @@ impl Row {
         let runs = values.len();
         let (value, baseline) = (median(values), median(baselines));
         let ratio = value / baseline;
-        Self { id, what, value, baseline, unit, ratio, goal, holds: goal.holds(ratio), runs }
+        Self { id, what: what.into(), value, baseline, unit, ratio, goal, holds: goal.holds(ratio), runs }
     }
 }
 

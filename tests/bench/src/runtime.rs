@@ -10,6 +10,7 @@ use brolly_core::{
     StateUnavailable, Subscription, Timestamp, Verdict,
 };
 use brolly_runtime::{Config, Runtime};
+use brolly_store::Engine;
 use bytes::Bytes;
 
 use crate::{
@@ -35,7 +36,7 @@ struct Ours {
 struct NoState;
 
 /// P1: a fresh instance per message.
-pub fn fresh() -> anyhow::Result<Vec<Row>> {
+pub fn fresh(_: &[Engine]) -> anyhow::Result<Vec<Row>> {
     let wasm = plugin()?;
     let ours = Ours::new(&wasm, Reuse::Fresh)?;
     let bare = Bare::new(&wasm, Bounds::Explicit)?;
@@ -54,7 +55,7 @@ pub fn fresh() -> anyhow::Result<Vec<Row>> {
 }
 
 /// P2: an instance that is used again.
-pub fn reused() -> anyhow::Result<Vec<Row>> {
+pub fn reused(_: &[Engine]) -> anyhow::Result<Vec<Row>> {
     let wasm = plugin()?;
     let ours = Ours::new(&wasm, Reuse::Reuse)?;
     let bare = Bare::new(&wasm, Bounds::GuardPages)?;

@@ -16,6 +16,7 @@ mod trace;
 
 pub use apply::at_start as apply_at_start;
 pub use error::Error;
+pub use output::print;
 
 /// What a client can do.
 #[derive(Debug, clap::Subcommand)]

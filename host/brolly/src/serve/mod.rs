@@ -8,7 +8,7 @@ mod first_token;
 mod folder;
 mod metering;
 mod signals;
-mod telemetry;
+pub mod telemetry;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -51,9 +51,7 @@ pub struct Args {
 /// Runs until the process is told to stop; answers with the exit code.
 pub fn run(args: Args) -> ExitCode {
     let flags = Flags { config: args.config, data_dir: args.data_dir, listen: args.listen };
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = match Config::load(&flags, environment) {
+    let config = match Config::of_this_process(&flags) {
         Ok(config) => config,
         Err(mistakes) => {
             eprintln!("brolly: {mistakes}");
