@@ -74,17 +74,18 @@ impl Server {
     /// # Panics
     /// When it does not start.
     pub async fn start(data: &Path) -> Self {
-        Self::start_with(data, &[]).await
+        Self::start_with(data, &[], &[]).await
     }
 
-    /// Starts it with settings of its own, as they stand in the environment.
+    /// Starts it with further arguments, and with settings as they stand in the environment.
     ///
     /// # Panics
     /// When it does not start.
-    pub async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
+    pub async fn start_with(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
+            .args(arguments)
             .env("BROLLY_LOG__FILTER", "warn")
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())

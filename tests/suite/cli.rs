@@ -236,7 +236,7 @@ async fn the_store_goes_from_one_engine_to_the_other_and_back() {
     let data = tempfile::tempdir().unwrap();
     let sled = [("BROLLY_STORE__ENGINE", "sled")];
     let redb = [("BROLLY_STORE__ENGINE", "redb")];
-    let server = Server::start_with(data.path(), &sled).await;
+    let server = Server::start_with(data.path(), &[], &sled).await;
     server.put("/topics/t", json!({})).await;
     server.put("/queues/q", json!({})).await;
     server.put("/routes/r", json!({"topic": "t", "queue": "q"})).await;
@@ -268,14 +268,14 @@ async fn the_store_goes_from_one_engine_to_the_other_and_back() {
     assert!(out.contains("set store.engine = \"redb\""), "{out}");
     let (out, _) = run(store_copy(data.path(), "redb"), 0).await;
     assert!(out.contains("redb keeps the store already"), "{out}");
-    let server = Server::start_with(data.path(), &redb).await;
+    let server = Server::start_with(data.path(), &[], &redb).await;
     assert_eq!(what_is_there(&server).await, before);
     server.kill().await;
 
     // After the kill it is recovered first.
     let (out, err) = run(store_copy(data.path(), "sled"), 0).await;
     assert!(out.contains("from redb to sled") && err.contains("the last stop was not clean"), "{out}{err}");
-    let server = Server::start_with(data.path(), &sled).await;
+    let server = Server::start_with(data.path(), &[], &sled).await;
     assert_eq!(what_is_there(&server).await, before);
     assert_eq!(server.terminate().await, Some(0));
 }

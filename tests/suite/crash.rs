@@ -25,7 +25,7 @@ async fn check(kills: usize, count: usize, settings: &[(&str, &str)]) {
     let dir = tempfile::tempdir().unwrap();
     let orders = orders::multiplied(count);
     let expect = orders::totals(&orders);
-    let mut server = Server::start_with(dir.path(), settings).await;
+    let mut server = Server::start_with(dir.path(), &[], settings).await;
     server.set_up_samples().await;
 
     // The publisher follows the address from start to start.
@@ -35,7 +35,7 @@ async fn check(kills: usize, count: usize, settings: &[(&str, &str)]) {
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(30..700))).await;
         server.kill().await;
-        server = Server::start_with(dir.path(), settings).await;
+        server = Server::start_with(dir.path(), &[], settings).await;
         address.send_replace((server.url.clone(), server.token.clone()));
         eprintln!("kill {} of {kills}", kill + 1);
     }

@@ -9,7 +9,7 @@ use brolly_store::{Engine, keys};
 
 use crate::{
     engine::{Bare, Rows},
-    host::Host,
+    host::{Host, Place},
     report::{Goal, Row},
     runtime,
 };
@@ -31,7 +31,9 @@ pub fn throughput(engines: &[Engine]) -> anyhow::Result<Vec<Row>> {
             for (engine, ours, bare) in &mut figures {
                 let dir = tempfile::tempdir()?;
                 let host = on_tokio(async {
-                    let host = Host::start(dir.path(), *engine, &runtime::plugin()?, instances).await?;
+                    let host =
+                        Host::start(dir.path(), *engine, &runtime::plugin()?, instances, Place::Embedded)
+                            .await?;
                     flow(&host, round).await
                 });
                 ours.push(host?);
@@ -81,7 +83,8 @@ pub fn latency(engines: &[Engine]) -> anyhow::Result<Vec<Row>> {
         for (engine, ours, bare) in &mut figures {
             let dir = tempfile::tempdir()?;
             let took = on_tokio(async {
-                let host = Host::start(dir.path(), *engine, &runtime::plugin()?, "fresh").await?;
+                let host =
+                    Host::start(dir.path(), *engine, &runtime::plugin()?, "fresh", Place::Embedded).await?;
                 one_by_one(&host, round).await
             })?;
             let dir = tempfile::tempdir()?;
@@ -131,7 +134,7 @@ fn percentiles(mut took: Vec<Duration>) -> [f64; 2] {
     [at(0.5), at(0.99)]
 }
 
-fn on_tokio<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub fn on_tokio<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting tokio")?;
     let done = runtime.block_on(work);
@@ -200,7 +203,9 @@ mod tests {
     fn the_baseline_writes_the_rows_of_brolly() {
         let dir = tempfile::tempdir().unwrap();
         on_tokio(async {
-            let host = Host::start(dir.path(), Engine::default(), &runtime::plugin()?, "fresh").await?;
+            let host =
+                Host::start(dir.path(), Engine::default(), &runtime::plugin()?, "fresh", Place::Embedded)
+                    .await?;
             host.publish(vec![order(0, 7)]).await?;
             host.settled.reach(1).await;
             let expect = rows_of(0, 7);

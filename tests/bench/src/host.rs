@@ -11,15 +11,17 @@ use std::{
 
 use anyhow::Context;
 use async_trait::async_trait;
+use brolly_amqp::Amqp;
 use brolly_catalog::Catalog;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Commit, Consume, Counts, Delivery, Health, Lease, Message, Name,
-    NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue, Route, Settlement, Source,
-    Subscription, SystemClock, Thing, Topic,
+    Accepted, Broker, BrokerDefinition, BrokerError, Brokers, Commit, Consume, Counts, Delivery, Health,
+    Lease, Message, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue, Refusal,
+    Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
 use brolly_dispatch::{Dispatch, Handle, Precondition};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
+use brolly_remote::Remote;
 use brolly_runtime::Runtime;
 use brolly_store::{Engine, Messages, Store};
 use serde::de::DeserializeOwned;
@@ -33,6 +35,39 @@ pub struct Host {
     pub store: Store,
     pub settled: Arc<Settled>,
     _stop: DropGuard,
+}
+
+/// Where topic and queue are.
+pub enum Place {
+    /// In the host itself.
+    Embedded,
+    /// On RabbitMQ; the subscription is paused until [`Host::resume`].
+    Rabbit { url: String, kind: String },
+}
+
+/// Makes brokers on RabbitMQ, observed.
+struct Rabbits {
+    store: Store,
+    messages: Messages,
+    settled: Arc<Settled>,
+}
+
+impl Brokers for Rabbits {
+    fn check(&self, definition: &BrokerDefinition) -> Result<(), Refusal> {
+        brolly_amqp::check(definition)
+    }
+
+    fn open(&self, name: &Name, definition: &BrokerDefinition) -> Result<Arc<dyn Broker>, BrokerError> {
+        let clock = Arc::new(SystemClock);
+        let transport = Arc::new(Amqp::open(name, definition, clock.clone())?);
+        let remote = Remote::open(name.clone(), transport, self.store.clone(), self.messages.clone(), clock);
+        let broker = remote.map_err(|error| BrokerError::Failed {
+            operation: "open",
+            subject: name.to_string(),
+            source: Box::new(error),
+        })?;
+        Ok(Arc::new(Watched { broker: Arc::new(broker), settled: self.settled.clone() }))
+    }
 }
 
 /// How many deliveries are durably settled.
@@ -57,23 +92,34 @@ impl Settled {
 
 impl Host {
     /// Starts a host that hands the messages of the topic `orders.paid` to a plugin.
-    pub async fn start(dir: &Path, engine: Engine, wasm: &[u8], instances: &str) -> anyhow::Result<Self> {
+    pub async fn start(
+        dir: &Path,
+        engine: Engine,
+        wasm: &[u8],
+        instances: &str,
+        place: Place,
+    ) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
         let store =
             Store::open(&brolly_store::Config { engine, ..brolly_store::Config::new(dir.join("store")) })?;
         let messages = Messages::open(&store)?;
         let catalog = Arc::new(Catalog::open(store.clone(), dir.join("plugins"), clock.clone())?);
         let ledger = Arc::new(Ledger::open(store.clone(), messages.clone())?);
-        let embedded =
-            Embedded::open(store.clone(), messages, clock.clone(), brolly_embedded::Config::default())?;
+        let embedded = Embedded::open(
+            store.clone(),
+            messages.clone(),
+            clock.clone(),
+            brolly_embedded::Config::default(),
+        )?;
         let settled = Arc::new(Settled::default());
         let broker = Arc::new(Watched { broker: Arc::new(embedded), settled: settled.clone() });
+        let kinds = Rabbits { store: store.clone(), messages, settled: settled.clone() };
         let runtime = Runtime::new(brolly_runtime::Config::new(dir.join("cache")))?;
         let plugins: Arc<dyn Plugins> = Arc::new(runtime);
         let dispatch = Dispatch::new(
             catalog,
             ledger,
-            Arc::new(()),
+            Arc::new(kinds),
             broker,
             plugins,
             clock,
@@ -88,24 +134,40 @@ impl Host {
             settled,
             _stop: stop.drop_guard(),
         };
-        host.set_up(wasm, instances).await?;
+        host.set_up(wasm, instances, place).await?;
         Ok(host)
     }
 
-    async fn set_up(&self, wasm: &[u8], instances: &str) -> anyhow::Result<()> {
+    async fn set_up(&self, wasm: &[u8], instances: &str, place: Place) -> anyhow::Result<()> {
         let name = Name::new("settlement")?;
+        let (home, queue, paused) = match place {
+            Place::Embedded => (serde_json::json!({}), serde_json::json!({}), false),
+            Place::Rabbit { url, kind } => {
+                let rabbit = Name::new("rabbit")?;
+                let broker: BrokerDefinition = definition(serde_json::json!({"kind": "amqp", "url": url}))?;
+                self.handle.put_broker(&rabbit, broker, Precondition::None).await?;
+                let queue = serde_json::json!({"broker": "rabbit", "type": kind});
+                (serde_json::json!({"broker": "rabbit"}), queue, true)
+            }
+        };
         let version = self.handle.upload(&name, wasm.to_vec()).await?.admission.digest;
         let topic = Name::new("orders.paid")?;
         let none = Precondition::None;
-        self.handle.put::<Topic>(&topic, definition(serde_json::json!({}))?, none).await?;
-        self.handle.put::<Queue>(&name, definition(serde_json::json!({}))?, none).await?;
+        self.handle.put::<Topic>(&topic, definition(home)?, none).await?;
+        self.handle.put::<Queue>(&name, definition(queue)?, none).await?;
         let route = definition::<Route>(serde_json::json!({"topic": topic, "queue": name}))?;
         self.handle.put(&name, route, none).await?;
         let subscription = serde_json::json!({
             "queue": name, "plugin": name, "version": version, "workers": 2, "instances": instances,
-            "max_in_flight": 1_024,
+            "max_in_flight": 1_024, "paused": paused,
         });
         self.handle.put_subscription(&name, definition::<Subscription>(subscription)?, none).await?;
+        Ok(())
+    }
+
+    /// Lets the subscription take what waits.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        self.handle.set_paused(&Name::new("settlement")?, false).await?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod bare;
 mod embedded;
 mod engine;
 mod host;
+mod rabbit;
 mod report;
 mod runtime;
 
@@ -24,16 +25,17 @@ use report::Row;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A comparison: its identifier, and what measures it, on these engines if there is a store in it. One
+/// A comparison: its identifiers, and what measures it, on these engines if there is a store in it. One
 /// may give several rows.
-type Comparison = (&'static str, fn(&[Engine]) -> anyhow::Result<Vec<Row>>);
+type Comparison = (&'static [&'static str], fn(&[Engine]) -> anyhow::Result<Vec<Row>>);
 
 /// All comparisons, in the order in which they run.
 const COMPARISONS: &[Comparison] = &[
-    ("P1", runtime::fresh),
-    ("P2", runtime::reused),
-    ("P5", embedded::throughput),
-    ("P6", embedded::latency),
+    (&["P1"], runtime::fresh),
+    (&["P2"], runtime::reused),
+    (&["P3", "P4"], rabbit::throughput),
+    (&["P5"], embedded::throughput),
+    (&["P6"], embedded::latency),
 ];
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -47,14 +49,14 @@ fn main() -> anyhow::Result<ExitCode> {
     if engines.is_empty() {
         engines.push(Engine::default());
     }
-    let known: Vec<&str> = COMPARISONS.iter().map(|(id, _)| *id).collect();
+    let known: Vec<&str> = COMPARISONS.iter().flat_map(|(ids, _)| *ids).copied().collect();
     for id in &ids {
         ensure!(known.contains(&id.as_str()), "there is no benchmark {id}; there are {}", known.join(" "));
     }
     let mut rows = Vec::new();
-    for (id, measure) in COMPARISONS {
-        if ids.is_empty() || ids.iter().any(|wanted| wanted == id) {
-            rows.extend(measure(&engines).with_context(|| format!("benchmark {id}"))?);
+    for (all, measure) in COMPARISONS {
+        if ids.is_empty() || ids.iter().any(|wanted| all.contains(&wanted.as_str())) {
+            rows.extend(measure(&engines).with_context(|| format!("benchmark {}", all.join(" ")))?);
         }
     }
     report::print(&rows);

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use brolly_tests::{eventually, proxy::Proxy, rabbit::Rabbit, server::PATIENCE, server::Server};
+use brolly_tests::{
+    eventually,
+    proxy::Proxy,
+    rabbit::Rabbit,
+    server::{PATIENCE, Server, plugin_bytes},
+};
 use serde_json::json;
 
 use super::orders::{Flow, check};
@@ -108,4 +113,43 @@ async fn a_deleted_queue_comes_back_and_a_memory_alarm_passes() {
     scene.rabbit.memory_alarm(false).await;
     scene.mended().await;
     scene.exact(flow).await;
+}
+
+/// RabbitMQ closes a channel (406) that has kept a message unacknowledged for too long; a retry that
+/// holds its key back does just that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_the_server_closes_costs_nothing() {
+    let Some(rabbit) = super::rabbit("time-outs of acknowledgements on RabbitMQ").await else { return };
+    let impatient = "application:set_env(rabbit, channel_tick_interval, 500), \
+                     application:set_env(rabbit, consumer_timeout, 2000).";
+    rabbit.ctl(&["eval", impatient]).await;
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = super::host(dir.path(), &vhost.url, json!({})).await;
+    super::broker_is(&server, "connected").await;
+    server.put("/topics/t", json!({"broker": "rabbit"})).await;
+    let version = server.upload("hostile", plugin_bytes("hostile")).await;
+    let wanted = |mode: &str| {
+        let config = json!({"mode": mode, "delay_ms": "8000"});
+        json!({"queue": "q", "plugin": "hostile", "version": version, "order": "key", "config": config})
+    };
+    server.subscribe("q", "t", "hostile", &version, wanted("retry")).await;
+    let lines = "{\"id\":\"a\",\"key\":\"k\",\"payload\":1}\n{\"id\":\"b\",\"key\":\"k\",\"payload\":2}\n";
+    server.bulk("t", lines.to_owned()).await.unwrap().ok();
+    eventually("the channel was closed and the subscription noticed", PATIENCE, || async {
+        (super::metric(&server, "brolly_subscription_failures_total").await >= 1.0).then_some(())
+    })
+    .await;
+    server.put("/subscriptions/q", wanted("counter")).await;
+    server.idle(&["q"]).await;
+    let story = server.get("/messages/a").await;
+    let attempts = story["deliveries"][0]["attempts"].as_array().unwrap();
+    let waited = attempts[1]["at_ms"].as_u64().unwrap() - attempts[0]["at_ms"].as_u64().unwrap();
+    assert!(waited >= 8_000, "the delay outlives the channel: {waited} ms");
+    assert_eq!(story["deliveries"][0]["status"], "acked", "{story}");
+    let first = |id: &str| async {
+        let story = server.get(&format!("/messages/{id}")).await;
+        story["deliveries"][0]["attempts"].as_array().unwrap().last().unwrap()["at_ms"].as_u64().unwrap()
+    };
+    assert!(first("a").await <= first("b").await, "one key, one order");
+    assert_eq!(server.terminate().await, Some(0));
 }

@@ -6,6 +6,7 @@ mod incidents;
 mod mistakes;
 mod neighbours;
 mod orders;
+mod set_up;
 
 use brolly_tests::{
     rabbit::Rabbit,
