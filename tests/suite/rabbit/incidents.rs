@@ -146,10 +146,10 @@ async fn a_channel_that_the_server_closes_costs_nothing() {
     let waited = attempts[1]["at_ms"].as_u64().unwrap() - attempts[0]["at_ms"].as_u64().unwrap();
     assert!(waited >= 8_000, "the delay outlives the channel: {waited} ms");
     assert_eq!(story["deliveries"][0]["status"], "acked", "{story}");
-    let first = |id: &str| async {
+    let last = async |id: &str| {
         let story = server.get(&format!("/messages/{id}")).await;
         story["deliveries"][0]["attempts"].as_array().unwrap().last().unwrap()["at_ms"].as_u64().unwrap()
     };
-    assert!(first("a").await <= first("b").await, "one key, one order");
+    assert!(last("a").await <= last("b").await, "one key, one order");
     assert_eq!(server.terminate().await, Some(0));
 }
