@@ -136,6 +136,7 @@ async fn a_delayed_publish_waits() {
     assert!(began.elapsed() >= Duration::from_millis(450));
     assert_eq!((delivery.message.topic.as_str(), delivery.message.key.as_str()), ("t", "k"));
     assert_eq!(delivery.attempts, 0);
+    source.settle(delivery.lease, Settlement::Ack);
     bench.end().await;
 }
 
