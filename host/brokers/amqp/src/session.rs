@@ -34,7 +34,7 @@ const REPAIR: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A session that ends sooner is followed by a pause as if it had never begun.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// The two connections.
 pub(crate) struct Session {

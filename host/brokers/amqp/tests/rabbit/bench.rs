@@ -276,6 +276,13 @@ impl Foreign {
         self.channel.queue_declare(queue.into(), options, arguments).await.unwrap();
     }
 
+    /// How many messages of a queue are ready.
+    pub async fn count(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+        queue.unwrap().message_count()
+    }
+
     pub async fn exists(&self, queue: &str) -> bool {
         let channel = self.connection.create_channel().await.unwrap();
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

@@ -108,12 +108,7 @@ async fn closing_settles_what_is_handled_and_gives_back_the_rest() {
     println!("closed in {:?}", began.elapsed());
     let address = bench.address("q");
     let foreign = Foreign::connect(&url).await;
-    let queue = foreign.channel.queue_declare(
-        address.as_str().into(),
-        lapin::options::QueueDeclareOptions { passive: true, ..Default::default() },
-        Default::default(),
-    );
-    assert_eq!(queue.await.unwrap().message_count(), 30);
+    assert_eq!(foreign.count(&address).await, 30);
     for queue in [address.clone(), address + ".dead"] {
         foreign.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     }
@@ -203,4 +198,42 @@ async fn what_is_wrong_with_a_connection_is_said_without_the_password() {
         assert!(began.elapsed() < PATIENCE);
         bench.end().await;
     }
+}
+
+/// How many connections have a thread in this process.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.starts_with("lapin")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_greets_and_says_no_more_costs_nothing_for_long() {
+    let Some(url) = server("greeting") else { return };
+    let proxy = Proxy::to(&url).await;
+    proxy.only_greets();
+    let bench = Bench::start(&proxy.url, serde_json::json!({"connect_timeout_ms": 200}));
+    let said = bench.health(Connection::Failed).await;
+    assert!(said.contains("no answer within 400 ms"), "{said}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.silence(false);
+    bench.connected().await;
+    // Other tests have theirs; those of many tries would be many.
+    let count = threads();
+    assert!(count < 40, "{count}");
+    println!("{count} threads");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_of_the_cluster_is_taken() {
+    let Some(url) = server("cluster") else { return };
+    let parsed = url::Url::parse(&url).unwrap();
+    let (host, port) = (parsed.host_str().unwrap(), parsed.port().unwrap());
+    let mut first = parsed.clone();
+    first.set_port(Some(1)).unwrap();
+    let bench = Bench::start(first.as_str(), serde_json::json!({"addresses": [format!("{host}:{port}")]}));
+    bench.connected().await;
+    assert!(bench.broker.health().server.unwrap().starts_with("RabbitMQ "));
+    bench.end().await;
 }

@@ -9,7 +9,7 @@ use lapin::{
 };
 use tokio::time::Instant;
 
-use crate::bench::{Bench, drain, message, name, next, server};
+use crate::bench::{Bench, drain, eventually, message, name, next, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_arrives_as_it_was_published_and_is_gone_once_settled() {
@@ -136,6 +136,7 @@ async fn a_delayed_publish_waits() {
     assert!(began.elapsed() >= Duration::from_millis(450));
     assert_eq!((delivery.message.topic.as_str(), delivery.message.key.as_str()), ("t", "k"));
     assert_eq!(delivery.attempts, 0);
+    source.settle(delivery.lease, Settlement::Ack);
     bench.end().await;
 }
 
@@ -209,19 +210,8 @@ async fn what_rabbitmq_gives_up_comes_as_unfit() {
     let properties = BasicProperties::default().with_expiration("1".into()).with_message_id("late".into());
     foreign.publish(&bench.address("t"), "k", properties, b"").await;
     bench.until_counts("q", (1, 0, 0)).await;
-    crate::bench::eventually("it is a dead letter", || async {
-        foreign
-            .channel
-            .queue_declare(
-                (bench.address("q") + ".dead").as_str().into(),
-                lapin::options::QueueDeclareOptions { passive: true, ..Default::default() },
-                FieldTable::default(),
-            )
-            .await
-            .is_ok_and(|queue| queue.message_count() == 1)
-            .then_some(())
-    })
-    .await;
+    let dead = format!("{}.dead", bench.address("q"));
+    eventually("it is a dead letter", || async { (foreign.count(&dead).await == 1).then_some(()) }).await;
     let source = bench.consume("q").await;
     let delivery = next(&source).await;
     assert_eq!(delivery.unfit.as_deref(), Some("RabbitMQ gave it up: expired"));

@@ -13,6 +13,8 @@
 mod bench;
 mod faults;
 mod flow;
+mod limits;
 mod objects;
 mod proxy;
 mod raw;
+mod storm;

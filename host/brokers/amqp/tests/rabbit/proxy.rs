@@ -16,6 +16,8 @@ enum State {
     Open,
     /// Bytes are taken and go nowhere.
     Silent,
+    /// As that, once the server has greeted.
+    Greets,
 }
 
 pub struct Proxy {
@@ -39,6 +41,8 @@ impl Proxy {
                 cut.mark_unchanged();
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(server).await else { return };
+                    client.set_nodelay(true).unwrap();
+                    server.set_nodelay(true).unwrap();
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
                     tokio::select! {
@@ -57,6 +61,11 @@ impl Proxy {
         self.cut.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Lets servers greet and then say nothing.
+    pub fn only_greets(&self) {
+        self.state.send_replace(State::Greets);
+    }
+
     pub fn silence(&self, silent: bool) {
         self.state.send_replace(if silent { State::Silent } else { State::Open });
     }
@@ -64,10 +73,11 @@ impl Proxy {
 
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
-    loop {
+    for number in 0.. {
         match from.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) if *state.borrow() == State::Silent => {}
+            Ok(_) if *state.borrow() == State::Greets && number > 0 => {}
             Ok(count) => {
                 if to.write_all(&buffer[..count]).await.is_err() {
                     return;

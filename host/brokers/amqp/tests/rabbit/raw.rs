@@ -111,6 +111,7 @@ async fn a_message_that_cannot_be_read_stops_its_own_queue_alone() {
     let bad = bench.consume("q").await;
     let received = tokio::time::timeout(Duration::from_secs(5), drain(&bad, 1)).await;
     assert_eq!(received.unwrap(), ["n"]);
+    assert_eq!(drain(&good, 1).await, ["n"]);
     eventually("it is settled", || async { (bench.counts("q").await == (0, 0, 0)).then_some(()) }).await;
     bench.end().await;
 }
