@@ -94,6 +94,10 @@ pub struct Received {
     pub attempts: u32,
     /// Whether the other side's routing brought it, so that filters are still to be asked.
     pub by_route: bool,
+    /// Whether the id was derived from the content, so that two equal messages have the same.
+    pub derived: bool,
+    /// Whether the other side says that it has handed it out before.
+    pub redelivered: bool,
     /// Why no handler can be given it, if so: it breaks a limit of messages, and `message` has what
     /// could be kept of it.
     pub unfit: Option<String>,
