@@ -271,6 +271,8 @@ impl Transport for Redis {
         former.retain(|queue, _| !plan.places.contains_key(queue));
         *inner.former.lock() = former;
         inner.status.found(plan.troubles.clone());
+        let consumptions: Vec<_> = inner.consumptions.lock().values().filter_map(Weak::upgrade).collect();
+        consumptions.iter().for_each(|hold| hold.take.notify_one());
         if let Ok(link) = inner.control()
             && let Err(error) = supervisor::review(inner, &link).await
         {

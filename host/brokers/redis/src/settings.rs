@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn all_mistakes_at_once_and_no_password_in_them() {
         let mistakes = read(json!({
-            "kind": "redis", "url": "http://me:hidden@/x?a=b", "block_ms": "soon", "ca_pem": 1, "blok_ms": 1,
+            "kind": "redis", "url": "http://me:hidden@h/x?a=b", "block_ms": "soon", "ca_pem": 1, "blok_ms": 1,
             "worker_timeout_ms": 5,
         }))
         .unwrap_err();

@@ -40,6 +40,7 @@ for place = 1, #KEYS / 2 do
   elseif kind == 'stream' then
     local entry = {}
     for field = 1, fields do entry[field] = ARGV[3 + field] end
+    entry[fields + 1], entry[fields + 2] = 'payload', payload
     redis.call('XADD', key, '*', unpack(entry))
   else
     delay(base, second, now() + first, 'brolly/1 ' .. header .. '\n' .. payload)

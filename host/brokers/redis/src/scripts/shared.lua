@@ -86,6 +86,30 @@ local function in_flight(base)
   return sum
 end
 
+-- Whether the first of two entry ids is the later one. A longer number is the larger one.
+local function later(first, second)
+  local time, number = string.match(first, '^(%d+)-(%d+)$')
+  local other_time, other_number = string.match(second, '^(%d+)-(%d+)$')
+  if time == other_time then time, other_time = number, other_number end
+  if #time ~= #other_time then return #time > #other_time end
+  return time > other_time
+end
+
+-- The pairs of an answer as a table.
+local function fields_of(pairs)
+  local fields = {}
+  for at = 1, #pairs, 2 do fields[pairs[at]] = pairs[at + 1] end
+  return fields
+end
+
+-- What Redis knows of a consumer group, if it is there.
+local function group_info(stream, group)
+  for _, pairs in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local info = fields_of(pairs)
+    if info.name == group then return info end
+  end
+end
+
 -- Drops every key of BASE but those of given-back payloads, which expire.
 local function drop(base)
   for _, worker in ipairs(redis.call('ZRANGE', base .. ':workers', 0, -1)) do

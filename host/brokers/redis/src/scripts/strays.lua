@@ -5,9 +5,8 @@
 local stream, base, group, adopt, silence = KEYS[1], KEYS[2], ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 local workers, strays = base .. ':workers', 0
 begin(base)
-for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-  local consumer = {}
-  for at = 1, #fields, 2 do consumer[fields[at]] = fields[at + 1] end
+for _, pairs in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+  local consumer = fields_of(pairs)
   local ours = string.sub(consumer.name, 1, 7) == 'brolly-'
   if consumer.name ~= 'brolly-returned' and consumer.idle > silence and (ours or not adopt)
     and not redis.call('ZSCORE', workers, consumer.name) then
