@@ -164,16 +164,20 @@ impl Host {
     }
 
     pub fn counts(&self, queue: &str) -> [Option<u64>; 3] {
-        let Counts { ready, in_flight, delayed, .. } = self.run(self.broker.counts(&name(queue))).unwrap();
-        [ready, in_flight, delayed]
+        self.try_counts(queue).unwrap()
+    }
+
+    pub fn try_counts(&self, queue: &str) -> Result<[Option<u64>; 3], BrokerError> {
+        let Counts { ready, in_flight, delayed, .. } = self.run(self.broker.counts(&name(queue)))?;
+        Ok([ready, in_flight, delayed])
     }
 
     #[track_caller]
     pub fn until_counts(&self, queue: &str, expect: [u64; 3]) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let counts = self.counts(queue);
-            if counts == expect.map(Some) {
+            let counts = self.try_counts(queue);
+            if counts.as_ref().is_ok_and(|counts| *counts == expect.map(Some)) {
                 return;
             }
             assert!(Instant::now() < until, "{queue}: {counts:?}, not {expect:?}");

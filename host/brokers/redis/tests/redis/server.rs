@@ -28,22 +28,15 @@ impl Server {
     }
 
     pub fn with(arguments: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         for _ in 0..10 {
             // Somebody else may take the port in between; then another one is tried.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let password =
                 arguments.windows(2).find(|pair| pair[0] == "--requirepass").map(|pair| pair[1].to_owned());
             let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-            let mut server = Self {
-                port,
-                dir: tempfile::tempdir_in(dir.path()).unwrap(),
-                arguments,
-                password,
-                child: None,
-            };
+            let mut server =
+                Self { port, dir: tempfile::tempdir().unwrap(), arguments, password, child: None };
             if server.run() {
-                server.dir = dir;
                 return server;
             }
         }
