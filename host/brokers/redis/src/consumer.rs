@@ -67,11 +67,16 @@ impl Consumer {
         };
         let queue = &self.place.queue;
         match ended {
-            Ok(()) => match timeout(FAREWELL, self.inner.part(&self.link, &self.place, &self.worker)).await {
-                Ok(Ok(())) => tracing::debug!(%queue, worker = self.worker, "stopped to consume"),
-                Ok(Err(error)) => tracing::warn!(%queue, %error, "a worker could not say that it leaves"),
-                Err(_) => tracing::warn!(%queue, "a worker could not say in time that it leaves"),
-            },
+            Ok(()) => {
+                let parting = self.inner.part(&self.link, &self.place, &self.worker);
+                match timeout(FAREWELL, parting).await.unwrap_or(Err(Error::Silent(FAREWELL))) {
+                    Ok(()) => tracing::debug!(%queue, worker = self.worker, "stopped to consume"),
+                    Err(error) => {
+                        self.inner.orphan(queue, &self.worker);
+                        tracing::warn!(%queue, %error, "a worker could not say that it leaves");
+                    }
+                }
+            }
             Err(error) => {
                 self.inner.orphan(queue, &self.worker);
                 let held = self.hold.len();
@@ -90,7 +95,8 @@ impl Consumer {
                 return pending().await;
             }
             // A queue that has moved, or has no topic any more, is not this one.
-            if self.inner.plan().places.get(&self.place.queue) != Some(&self.place) {
+            let here = self.inner.plan().places.get(&self.place.queue).cloned();
+            if !here.is_some_and(|place| place.serves(&self.place)) {
                 return Error::Disconnected("the definition of the queue has changed".to_owned());
             }
             let Some((messages, bytes, tag)) = self.hold.room() else {

@@ -9,7 +9,7 @@ use std::{
 use brolly_core::{Code, Name, Proposal, Publication, Queue, Refusal, Retention, Route, Router};
 
 /// What stands between the address of a queue and the keys that Brolly adds.
-const MARK: &str = ":brolly";
+pub(crate) const MARK: &str = ":brolly";
 
 /// A queue and its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,13 @@ pub(crate) struct Place {
     pub limit: u64,
     /// What it is.
     pub kind: Kind,
+}
+
+impl Place {
+    /// Whether a consumption of the one can go on at the other.
+    pub(crate) fn serves(&self, other: &Place) -> bool {
+        *self == Place { limit: self.limit, ..other.clone() }
+    }
 }
 
 /// What a queue is on the server.

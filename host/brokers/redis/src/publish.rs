@@ -3,7 +3,8 @@
 //!
 //! A message is confirmed when the server has it and, if it keeps an append-only file, has written it
 //! there; `appendfsync` says when that is safe from a power cut. No answer within the response
-//! time-out means that it may or may not be there: it is sent again, under the same id.
+//! time-out means that it may or may not be there: it is sent again, under the same id, and a list or
+//! stream that had this id among its last 10,000 is left as it is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::{
     Inner, entry, envelope,
     error::Error,
     exchange::ms,
-    plan::{Kind, Plan},
+    plan::{self, Kind, Plan},
     scripts,
 };
 
@@ -142,7 +143,7 @@ fn destinations(plan: &Plan, parcel: &Parcel) -> Result<Vec<Destination>, Refusa
     if let Some(stream) = plan.streams.get(&parcel.message.topic) {
         destinations.push(Destination {
             key: stream.key.clone(),
-            base: stream.key.clone(),
+            base: format!("{}{}", stream.key, plan::MARK),
             kind: "stream",
             arguments: [crate::exchange::flag(stream.adopt).to_owned(), String::new()],
         });
@@ -161,7 +162,8 @@ fn call(parcel: &Parcel, destinations: Vec<Destination>) -> Cmd {
         .flat_map(|destination| [destination.key.as_str(), destination.base.as_str()])
         .collect();
     let mut call = scripts::PUBLISH.call(&keys);
-    call.arg(envelope::header(message, attempts)).arg(&*message.payload);
+    let mark = format!("{} {}", message.topic, message.id);
+    call.arg(envelope::header(message, attempts)).arg(&*message.payload).arg(mark);
     let to_stream = destinations.iter().any(|destination| destination.kind == "stream");
     let fields = if to_stream { entry::fields(message) } else { Vec::new() };
     call.arg(2 * fields.len());

@@ -101,7 +101,9 @@ impl Status {
         state.why = Some(why);
         drop(state);
         metrics::gauge!("brolly_broker_connected", "broker" => self.broker.to_string()).set(0.0);
-        if was == Connection::Failed && same {
+        if matches!(error, Error::Closed) {
+            tracing::info!(broker = %self.broker, "disconnected");
+        } else if was == Connection::Failed && same {
             tracing::debug!(broker = %self.broker, %error, "still not connected");
         } else {
             tracing::warn!(broker = %self.broker, %error, "not connected; it is tried again for ever");

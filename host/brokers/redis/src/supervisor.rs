@@ -25,6 +25,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// How often what is wanted is compared with what is there.
 const REVIEW: Duration = Duration::from_secs(5);
 
+/// Steps in which a stream is trimmed at most; each removes 10,000 entries or so.
+const TRIMS: usize = 100;
+
 /// Keeps the connection until the broker is closed.
 pub(crate) async fn run(inner: &Arc<Inner>) {
     let mut pauses = pauses(inner);
@@ -131,8 +134,19 @@ async fn tend_streams(inner: &Inner, link: &Link) -> Result<(), Error> {
         }
     }
     for stream in plan.streams.values().filter(|stream| !stream.adopt) {
-        if let Err(error) = scripts::TRIM.run::<Value>(link, &scripts::TRIM.call(&[&stream.key])).await {
+        if let Err(error) = trim(&stream.key, link).await {
             survivable(&stream.key, error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trims a stream in steps: the server does nothing else meanwhile.
+async fn trim(key: &str, link: &Link) -> Result<(), Error> {
+    let call = scripts::TRIM.call(&[key]);
+    for _ in 0..TRIMS {
+        if scripts::TRIM.run::<u64>(link, &call).await? == 0 {
+            break;
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 -- Leaves a list of somebody else: puts what is delayed back at its head, the soonest first. Workers
--- are reaped before. KEYS: list, base. ARGV: the most values to move. Answers {moved, 1 if there is more}.
+-- are reaped before. A crash in between leaves the rest delayed. KEYS: list, base. ARGV: the most values to move. Answers {moved, 1 if there is more}.
 local list, base, most = KEYS[1], KEYS[2], tonumber(ARGV[1])
 begin(base)
 local moved = 0

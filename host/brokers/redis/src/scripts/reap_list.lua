@@ -9,7 +9,8 @@ local workers, moved = base .. ':workers', 0
 begin(base)
 local dead
 if victim ~= '' then
-  dead = redis.call('ZSCORE', workers, victim) and { victim } or {}
+  -- Even if it is not listed: somebody may have deleted the list of workers.
+  dead = { victim }
 else
   dead = redis.call('ZRANGEBYSCORE', workers, '-inf', string.format('%.0f', now() - ARGV[2]))
 end

@@ -6,11 +6,16 @@
 --   BASE:unfit       list  originals of messages that break a limit
 --   BASE:ids:<sha1>  list  headers of plain payloads that were given back
 --   BASE:ids         whether there is any of those
+--   BASE:sent        zset  topic and id of the messages that were published here last -> server time
 -- A value is 'brolly/1' .. mark .. header .. '\n' .. payload, where the mark is ' ' or, once it was
 -- handed out before, '+', and the header is a JSON object.
 
 -- How long the header of a payload that was given back is kept for its return: 7 days.
 local IDS_KEEP = 604800000
+
+-- How many of the messages published last are remembered for each list and stream, and for how long
+-- after the last of them: 7 days.
+local SENT, SENT_KEEP = 10000, 604800000
 
 local function now()
   local time = redis.call('TIME')
@@ -115,7 +120,7 @@ local function drop(base)
   for _, worker in ipairs(redis.call('ZRANGE', base .. ':workers', 0, -1)) do
     redis.call('UNLINK', base .. ':taken:' .. worker)
   end
-  redis.call('UNLINK', base .. ':workers', base .. ':delayed', base .. ':held', base .. ':unfit')
+  redis.call('UNLINK', base .. ':workers', base .. ':delayed', base .. ':held', base .. ':unfit', base .. ':sent')
 end
 
 -- Puts a value of a list back at the head of the list. Into a list of somebody else goes the plain

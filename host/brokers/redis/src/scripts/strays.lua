@@ -1,7 +1,7 @@
 -- Lists consumers that nobody keeps alive, so that they are taken for dead: those of Brolly that are
 -- not listed, and in a group of Brolly's own any that has been silent for too long.
 -- KEYS: stream, base. ARGV: group, '1' for a group of somebody else, milliseconds of silence.
--- Answers how many there were.
+-- Answers how many there were. A crash before leaves them to be found again.
 local stream, base, group, adopt, silence = KEYS[1], KEYS[2], ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 local workers, strays = base .. ':workers', 0
 begin(base)

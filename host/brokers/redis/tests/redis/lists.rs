@@ -44,8 +44,8 @@ fn a_published_message_keeps_everything_and_is_gone_when_settled() {
     taking.ack(delivery.lease);
     host.until_counts("q", [0, 0, 0]);
     taking.source.close();
-    host.until("nothing is left but that Brolly was here", || {
-        server.ask::<Vec<String>>(&["KEYS", "*"]).is_empty()
+    host.until("nothing is left but the memory of its id", || {
+        server.ask::<Vec<String>>(&["KEYS", "*"]) == ["q:brolly:sent"]
     });
 }
 
@@ -209,7 +209,50 @@ fn closing_settles_what_is_told_and_leaves_nothing_behind() {
     }
     host.close();
     assert_eq!(server.list("q").len(), 50);
-    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), ["q"]);
+    let mut keys: Vec<String> = server.ask(&["KEYS", "*"]);
+    keys.sort_unstable();
+    assert_eq!(keys, ["q", "q:brolly:sent"]);
+}
+
+#[test]
+fn what_is_sent_again_by_a_host_that_has_not_heard_of_it_is_there_once() {
+    let server = Server::start();
+    let wanted = json!({
+        "topics": {"t": {"address": "events"}},
+        "queues": {"q": {"retention": {"max_messages": 2}}, "old": {"adopt": true}, "group": {"type": "stream"}},
+        "routes": [["t", "q"], ["t", "old"], ["t", "group"]],
+    });
+    for _ in 0..3 {
+        let host = Host::start(&server, json!({}), &wanted);
+        host.publish("t", [message("1", "", "x"), message("2", "", "x")]);
+        host.kill();
+    }
+    let lengths =
+        [["LLEN", "q"], ["LLEN", "old"], ["XLEN", "events"]].map(|command| server.ask::<u64>(&command));
+    assert_eq!(lengths, [2, 2, 2]);
+}
+
+#[test]
+fn workers_that_are_no_longer_listed_lose_nothing() {
+    let server = Server::start();
+    let host = Host::start(&server, quick(), &own());
+    host.publish("t", (0..10).map(|number| message(&number.to_string(), "", "x")));
+    let taking = host.consume("q", Order::None, 5);
+    taking.ack(host.next(&taking).lease);
+    host.until_counts("q", [4, 5, 0]);
+    assert_eq!(server.ask::<u64>(&["DEL", "q:brolly:workers"]), 1);
+    let why = host.run(async {
+        loop {
+            if let Err(error) = taking.source.ready().await {
+                break error.to_string();
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(why.contains("taken for dead"), "{why}");
+    taking.source.close();
+    let taking = host.consume("q", Order::None, 20);
+    assert_eq!(ids(&host.many(&taking, 9)), ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 }
 
 #[test]
