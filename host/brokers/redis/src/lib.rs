@@ -40,6 +40,9 @@
 //! of messages is settled as a dead letter; of a list, its original is kept in `A:brolly:unfit`.
 //! Entries of streams are described in `entry.rs`.
 //!
+//! A publish whose answer was lost is sent again under the same id. Each list and stream remembers its
+//! last 10,000 ids (`…:brolly:sent`), so that it is there once for programs that are not Brolly, too.
+//!
 //! # What Redis promises
 //! What is confirmed is as durable as the server is set up: with `appendonly yes` and `appendfsync
 //! everysec`, a crash of the machine loses the last second, with `always` nothing. Brolly says so where
@@ -48,6 +51,14 @@
 //! or group with `adopt` is never trimmed, made or deleted. A group of Brolly's own begins with the
 //! first entry of the stream. Consumers of a group of Brolly's own that are not Brolly's are taken for
 //! dead, too, when they are silent; in a group of somebody else they are left alone.
+//!
+//! What a stream holds is not measurable where entries in its middle were deleted, and before Redis 7
+//! for a backlog of more than 100.
+//!
+//! # Connections and rights
+//! One connection for publishing and keeping house, two for each consumption. A user with restricted
+//! rights needs the keys above and HELLO, PING, SELECT, TYPE, EVALSHA, SCRIPT LOAD, BLMOVE, XREAD, XINFO,
+//! XGROUP, ZRANGE, and what the scripts call; INFO and CONFIG GET for the warnings alone.
 //!
 //! A dead connection is noticed within `block_ms` and `response_timeout_ms`, 5 s by default, even where
 //! nothing flows.

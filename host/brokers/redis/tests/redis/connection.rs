@@ -74,7 +74,7 @@ fn what_cannot_be_used_says_why_without_the_password() {
 
 #[test]
 fn replicas_and_clusters_are_told_apart() {
-    let replica = Server::with(&["--replicaof", "127.0.0.1 1"]);
+    let replica = Server::with(&["--replicaof", "127.0.0.1", "1"]);
     assert!(why(&replica.definition(json!({}))).contains("replica"));
     let cluster = Server::with(&["--cluster-enabled", "yes"]);
     assert!(why(&cluster.definition(json!({}))).contains("Cluster"));
@@ -90,7 +90,12 @@ fn what_messages_are_exposed_to_shows_and_follows_the_server() {
         "{}",
         detail()
     );
-    assert!(host.broker.health().server.is_some_and(|server| server.starts_with("Redis ")));
+    assert!(
+        host.broker
+            .health()
+            .server
+            .is_some_and(|server| server.starts_with("Redis ") || server.starts_with("Valkey "))
+    );
     server.ask::<String>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     server.ask::<String>(&["CONFIG", "SET", "appendonly", "yes"]);
     host.until("it is seen", || detail().is_empty());

@@ -183,9 +183,9 @@ fn what_this_worker_holds_does_not_look_idle_in_a_group_of_somebody_else() {
     let delivery = host.next(&taking);
     host.nothing(&taking, Duration::from_secs(2));
     // Somebody who takes over what was idle for a second gets nothing.
-    let (_, claimed, _): (String, Vec<redis::Value>, Vec<redis::Value>) =
+    let claimed: Vec<redis::Value> =
         server.ask(&["XAUTOCLAIM", "events", "g", "program-1", "1000", "0", "COUNT", "10", "JUSTID"]);
-    assert!(claimed.is_empty());
+    assert_eq!(claimed[1], redis::Value::Array(Vec::new()));
     taking.ack(delivery.lease);
     host.until_counts("q", [0, 0, 0]);
 }
