@@ -10,7 +10,7 @@ use std::{
 use brolly_tests::root;
 
 /// Each package with everything of ours that it may depend on. Tests may depend on anything.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("brolly-core", &[]),
     ("brolly-store", &["brolly-core"]),
     ("brolly-catalog", &["brolly-core", "brolly-store"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("brolly-runtime", &["brolly-core"]),
     ("brolly-remote", &["brolly-core", "brolly-store"]),
     ("brolly-amqp", &["brolly-core", "brolly-remote"]),
+    ("brolly-redis", &["brolly-core", "brolly-remote"]),
     ("brolly-dispatch", &["brolly-core", "brolly-catalog", "brolly-ledger"]),
     ("brolly-admin", &["brolly-core", "brolly-dispatch"]),
     (
@@ -46,10 +47,11 @@ const ARROWS: [(&str, &[&str]); 17] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 6] = [
+const VENDORS: [(&str, &[&str]); 7] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
     ("lapin", &["brolly-amqp", "brolly-bench"]),
+    ("redis", &["brolly-redis"]),
     ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),

@@ -9,6 +9,7 @@ mod hostile;
 mod house_rules;
 mod orders;
 mod rabbit;
+mod redis;
 mod servers;
 mod story;
 mod swap;

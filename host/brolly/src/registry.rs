@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use brolly_amqp::Amqp;
 use brolly_core::{Broker, BrokerDefinition, BrokerError, Brokers, Clock, Code, Name, Refusal};
+use brolly_redis::Redis;
 use brolly_remote::{Remote, Transport};
 use brolly_store::{Messages, Store};
 
@@ -21,11 +22,18 @@ struct Kind {
     open: fn(&Name, &BrokerDefinition, Arc<dyn Clock>) -> Result<Arc<dyn Transport>, Refusal>,
 }
 
-const KINDS: [Kind; 1] = [Kind {
-    name: "amqp",
-    check: brolly_amqp::check,
-    open: |name, definition, clock| Ok(Arc::new(Amqp::open(name, definition, clock)?)),
-}];
+const KINDS: [Kind; 2] = [
+    Kind {
+        name: "amqp",
+        check: brolly_amqp::check,
+        open: |name, definition, clock| Ok(Arc::new(Amqp::open(name, definition, clock)?)),
+    },
+    Kind {
+        name: "redis",
+        check: brolly_redis::check,
+        open: |name, definition, clock| Ok(Arc::new(Redis::open(name, definition, clock)?)),
+    },
+];
 
 impl Registry {
     /// A registry over the host's own store.

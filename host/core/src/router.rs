@@ -103,6 +103,17 @@ impl Router {
         })
     }
 
+    /// Whether a route leads from the topic to the queue for this key; its filter is not asked. For
+    /// systems that know no key patterns and bring every message of a topic.
+    #[must_use]
+    pub fn routes_to(&self, topic: &Name, queue: &Name, key: &str) -> bool {
+        let mut targets = BTreeMap::new();
+        if let Some(root) = self.topics.get(topic) {
+            root.collect(&key.split('.').collect::<Vec<_>>(), &mut targets);
+        }
+        targets.values().any(|target| target.route.queue == *queue)
+    }
+
     /// Finds the queues for a message published to `topic` under `id`.
     #[must_use]
     pub fn route(&self, topic: &Name, id: &str, message: &NewMessage) -> Routing {
@@ -224,6 +235,18 @@ mod tests {
         assert_eq!(queues(&routes, "o", "eu.de.by", r#"{"amount":1}"#), ["all"]);
         assert_eq!(queues(&routes, "o", "", "no json"), ["all"]);
         assert_eq!(queues(&routes, "unknown", "eu.de", "{}"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_route_leads_to_a_queue_by_key_alone() {
+        let routes = [route("o", "eu", "eu.*", Some("false")), route("o", "all", "#", None)];
+        let names = ["a", "b"].map(|name| Name::new(name).unwrap());
+        let router = Router::new(&Router::default(), names.iter().zip(&routes)).unwrap();
+        let leads = |topic: &str, queue: &str, key: &str| {
+            router.routes_to(&Name::new(topic).unwrap(), &Name::new(queue).unwrap(), key)
+        };
+        assert!(leads("o", "eu", "eu.de") && leads("o", "all", "us"));
+        assert!(!leads("o", "eu", "us") && !leads("o", "other", "eu.de") && !leads("x", "eu", "eu.de"));
     }
 
     #[test]
