@@ -57,21 +57,33 @@ impl Late {
         let late = self.0.lock();
         !late.is_empty() && late.contains_key(destination(letter))
     }
+}
 
-    fn begin(&self, destinations: &[String]) {
-        let mut late = self.0.lock();
-        for destination in destinations {
-            *late.entry(destination.clone()).or_default() += 1;
+/// That letters to these destinations are late, for as long as it lives.
+struct Lateness {
+    late: Late,
+    destinations: Vec<String>,
+}
+
+impl Lateness {
+    fn begin(late: &Late, destinations: Vec<String>) -> Self {
+        let mut counts = late.0.lock();
+        for destination in &destinations {
+            *counts.entry(destination.clone()).or_default() += 1;
         }
+        drop(counts);
+        Self { late: late.clone(), destinations }
     }
+}
 
-    fn end(&self, destinations: &[String]) {
-        let mut late = self.0.lock();
-        for destination in destinations {
-            if let Some(count) = late.get_mut(destination) {
+impl Drop for Lateness {
+    fn drop(&mut self) {
+        let mut counts = self.late.0.lock();
+        for destination in &self.destinations {
+            if let Some(count) = counts.get_mut(destination) {
                 *count -= 1;
                 if *count == 0 {
-                    late.remove(destination);
+                    counts.remove(destination);
                 }
             }
         }
@@ -233,6 +245,10 @@ impl Lane {
                 item.ticket.settle(Err(verdict_of(error, &exchange)));
                 continue;
             }
+            if self.inner.post.late.has(&item.letter) {
+                self.fly_apart(&session, vec![item]).await;
+                continue;
+            }
             if let Some(error) = self.fly(&session, vec![item], None).await
                 && error.code() == Some(code::NOT_FOUND)
             {
@@ -340,31 +356,33 @@ impl Lane {
         if self.stragglers.len() >= STRAGGLERS {
             return tickets.into_iter().flatten().for_each(|ticket| ticket.settle(Err(too_late())));
         }
+        let open = flight.letters().iter().zip(&tickets).filter(|(_, ticket)| ticket.is_some());
+        let destinations = open.map(|(letter, _)| destination(letter).to_owned());
+        let late = Lateness::begin(&self.inner.post.late, destinations.collect());
         let deadline = began + self.inner.settings.confirm_timeout;
-        let late = straggle(self.inner.clone(), flight, tickets, session.clone(), deadline);
-        self.stragglers.spawn(late);
+        let (inner, session) = (self.inner.clone(), session.clone());
+        self.stragglers.spawn(async move {
+            straggle(&inner, flight, tickets, &session, deadline).await;
+            drop(late);
+        });
     }
 }
 
 /// Waits for letters that are late, and settles them whatever comes.
 async fn straggle(
-    inner: Arc<Inner>,
+    inner: &Inner,
     mut flight: Flight,
     tickets: Vec<Option<Ticket>>,
-    session: Arc<Session>,
+    session: &Session,
     deadline: Instant,
 ) {
-    let open = flight.letters().iter().zip(&tickets).filter(|(_, ticket)| ticket.is_some());
-    let destinations: Vec<String> = open.map(|(letter, _)| destination(letter).to_owned()).collect();
-    inner.post.late.begin(&destinations);
     let mut blocked = session.blocked.subscribe();
     let complete = tokio::select! {
         complete = flight.land(deadline) => complete,
         _ = blocked.wait_for(Option::is_some) => false,
     };
-    inner.post.late.end(&destinations);
     let fates = flight.fates(complete).await;
-    let (left, _) = settle(&inner, flight.letters(), tickets, fates, None);
+    let (left, _) = settle(inner, flight.letters(), tickets, fates, None);
     let reason = session.blocked.borrow().clone();
     for ticket in left.into_iter().flatten() {
         ticket.settle(Err(reason.as_deref().map_or_else(too_late, blocks)));
