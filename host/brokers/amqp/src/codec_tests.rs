@@ -228,6 +228,7 @@ fn a_derived_id_tells_different_messages_apart_and_not_the_same_one() {
     for headers in [
         table([("x-death", AMQPValue::FieldArray(vec![].into()))]),
         table([("x-delivery-count", AMQPValue::LongLongInt(3))]),
+        table([("x-acquired-count", AMQPValue::LongLongInt(4))]),
         table([("x-first-death-reason", text("expired")), ("x-last-death-queue", text("q"))]),
         table([("CC", AMQPValue::FieldArray(vec![text("c")].into()))]),
     ] {
@@ -275,6 +276,21 @@ fn where_a_message_belongs() {
     // Through an exchange it is nobody's to say.
     assert_eq!(place("ex", &own), expect("t", "a.b", true));
     assert_eq!(place("", &[("x-brolly-topic", "no name")]), expect("q", "", false));
+}
+
+#[test]
+fn who_was_handed_a_message_before_is_told_so() {
+    let redelivered = |headers: FieldTable, flag: bool| {
+        let properties = BasicProperties::default().with_headers(headers);
+        let topics = HashMap::new();
+        let place = Place { queue: &name("q"), topics: &topics, now: Timestamp(1), dead_of: None };
+        received(1, Arrival { redelivered: flag, ..arrival("ex", "k", properties, b"") }, place).redelivered
+    };
+    let count = |name: &'static str, count: i64| table([(name, AMQPValue::LongLongInt(count))]);
+    assert!(!redelivered(table([]), false) && redelivered(table([]), true));
+    assert!(!redelivered(count("x-delivery-count", 0), false));
+    assert!(redelivered(count("x-delivery-count", 1), false));
+    assert!(redelivered(count("x-acquired-count", 1), false));
 }
 
 #[test]

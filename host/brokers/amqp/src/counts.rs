@@ -85,8 +85,9 @@ impl Inner {
             );
             return Err(refused(Code::NotEmpty, detail));
         }
-        // From now on it is not made anew.
+        // From now on it is not made anew, nor by what has begun already.
         self.topology.drop_queue(queue);
+        let _held = self.topology.hold().await;
         session.delete(&address).await.map_err(failed)?;
         for (wait, _) in held.waiting {
             session.delete(&wait).await.map_err(failed)?;

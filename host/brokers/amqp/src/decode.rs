@@ -14,7 +14,7 @@ use lapin::{
 };
 
 use crate::{
-    encode::{header, is_of_brolly, is_of_server, property},
+    encode::{COUNTS, header, is_of_brolly, is_of_server, property},
     identity,
     value::{to_number, to_text},
 };
@@ -76,7 +76,8 @@ pub(crate) fn received(tag: u64, arrival: Arrival, place: Place<'_>) -> Received
     });
     let seconds = arrival.properties.timestamp().map(|seconds| seconds.saturating_mul(1_000));
     let published_at = own(header::PUBLISHED_AT).and_then(to_number).or(seconds).map_or(place.now, Timestamp);
-    let counted = find(table, "x-delivery-count").and_then(to_number).is_some_and(|count| count > 0);
+    let counts = COUNTS.iter().filter_map(|name| find(table, name).and_then(to_number));
+    let counted = counts.max().is_some_and(|count| count > 0);
     let message = Message {
         id,
         topic,

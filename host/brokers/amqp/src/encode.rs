@@ -136,9 +136,13 @@ pub(crate) fn is_of_brolly(name: &str) -> bool {
     name.starts_with(header::PREFIX)
 }
 
+/// The headers in which the server counts how often it has handed a message out; the second since 4.3.
+pub(crate) const COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+
 /// Whether a header is the server's own account.
 pub(crate) fn is_of_server(name: &str) -> bool {
-    matches!(name, "x-death" | "x-delivery-count")
+    name == "x-death"
+        || COUNTS.contains(&name)
         || name.starts_with("x-first-death-")
         || name.starts_with("x-last-death-")
 }

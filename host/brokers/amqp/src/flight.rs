@@ -15,6 +15,7 @@
 use std::{
     collections::HashSet,
     future::{Future, poll_fn},
+    hash::Hash,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -208,8 +209,7 @@ impl Flight {
             .filter(|((slot, _), landed)| !(**landed && confirmed(slot)))
             .map(|((_, letter), _)| Mark::of(letter))
             .collect();
-        // See above: with the return of an unconfirmed message here, another's may be missing.
-        let certain = !self.returned.iter().any(|mark| open.contains(mark));
+        let certain = is_certain(&self.returned, &open);
         letters()
             .map(|((slot, letter), landed)| match slot {
                 Slot::Done(Fate::Broken(error)) if *landed => Some(Fate::Broken(error.clone())),
@@ -223,5 +223,88 @@ impl Flight {
                 Slot::Done(_) | Slot::Sending(_) | Slot::Confirming(_) => None,
             })
             .collect()
+    }
+}
+
+/// Whether every confirmed message's return has come that will: with the return of an unconfirmed one
+/// here, another's may be missing. See the head of this file.
+fn is_certain<M: Eq + Hash>(returned: &HashSet<M>, open: &HashSet<M>) -> bool {
+    returned.is_disjoint(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// lapin: returns wait in line, and each confirmation takes the first of them with it.
+    #[derive(Default)]
+    struct Lapin {
+        waiting: VecDeque<usize>,
+        confirmed: HashSet<usize>,
+        returned: HashSet<usize>,
+    }
+
+    impl Lapin {
+        fn confirm(&mut self, message: usize) {
+            self.confirmed.insert(message);
+            self.returned.extend(self.waiting.pop_front());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_that_came_back_is_never_taken_for_one_that_did_not(
+            unroutable in prop::collection::vec(any::<bool>(), 1..12),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 24),
+            first in 0_usize..25,
+            later in 0_usize..3,
+        ) {
+            // The server returns a message before it confirms it, and confirms in any order.
+            let mut events = Vec::new();
+            let mut left: Vec<(usize, bool)> = unroutable.iter().copied().enumerate().collect();
+            for index in &order {
+                if left.is_empty() {
+                    break;
+                }
+                let number = index.index(left.len());
+                let (message, returns) = left[number];
+                if returns {
+                    events.push((message, true));
+                    left[number] = (message, false);
+                } else {
+                    events.push((message, false));
+                    left.remove(number);
+                }
+            }
+            // It is looked at twice, at any moment and soon after.
+            let first = first.min(events.len());
+            let second = (first + later).min(events.len());
+            let mut lapin = Lapin::default();
+            let mut landed = HashSet::new();
+            for (number, (message, returns)) in events.iter().take(second).enumerate() {
+                if number == first {
+                    landed = lapin.confirmed.clone();
+                }
+                if *returns { lapin.waiting.push_back(*message) } else { lapin.confirm(*message) }
+            }
+            if first == second {
+                landed = lapin.confirmed.clone();
+            }
+            let open: HashSet<usize> = (0..unroutable.len()).filter(|message| !landed.contains(message)).collect();
+            if is_certain(&lapin.returned, &open) {
+                for message in landed {
+                    prop_assert_eq!(lapin.returned.contains(&message), unroutable[message]);
+                }
+            }
+            // In the end there is no doubt.
+            if lapin.confirmed.len() == unroutable.len() {
+                let returned: HashSet<usize> = (0..unroutable.len()).filter(|message| unroutable[*message]).collect();
+                prop_assert_eq!(lapin.returned, returned);
+            }
+        }
     }
 }

@@ -21,7 +21,9 @@ impl Board {
             server: None,
             outbox: 0,
         };
-        Self { name, clock, health: Mutex::new(health) }
+        let board = Self { name, clock, health: Mutex::new(health) };
+        board.set(Connection::Connecting, None);
+        board
     }
 
     pub(crate) fn health(&self) -> Health {

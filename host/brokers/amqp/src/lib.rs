@@ -16,7 +16,32 @@
 //! | publish | mandatory, persistent, confirmed |
 //! | `adopt` | looked for, never declared, bound, altered or deleted |
 //!
-//! A connection over which nothing comes is given up after at most 2.5 times `heartbeat_s`.
+//! **Connections.** Two: one consumes and declares, one publishes, because the server stops reading
+//! from connections that publish when it is short of memory or disk. One over which nothing comes is
+//! given up after at most 2.5 times `heartbeat_s`. A short third one asks for the server's version
+//! before; the server notes in its log that it was closed. RabbitMQ before 3.10 is refused.
+//!
+//! **Ids.** The property `message-id`; without it, id and source of a CloudEvent (`{source}#{id}`);
+//! without these, `sha256-` and 32 digits over exchange, routing key, properties, headers and body,
+//! without what changes when the message is handed out again. Such an id is marked as derived.
+//!
+//! **Headers.** `amqp-correlation-id`, `-reply-to`, `-type`, `-app-id`, `-priority` and
+//! `-content-encoding` stand for AMQP's properties, in both directions; `amqp-user-id` and
+//! `amqp-expiration` are only read. Values that are no text are written as text. Headers that AMQP
+//! cannot carry (longer names than 255 bytes, `CC`, `x-death` and so on) travel as JSON in
+//! `x-brolly-headers`.
+//!
+//! **Waits.** A publish waits 3 s for a connection, 1 s for a server that blocks publishers, and
+//! `confirm_timeout_ms` for the confirmation. A message held back waits at most twice as long as it
+//! should: RabbitMQ lets it go only when it is the first of its queue. What RabbitMQ gives up
+//! (delivery limit, time-to-live by a policy) is handed to the host as unfit.
+//!
+//! **Counts.** RabbitMQ tells AMQP clients how many messages are ready. Those that are handed out are
+//! what this host holds, or with `management` what all consumers hold.
+//!
+//! A message with a property, header name or routing key that is not UTF-8 cannot be read by lapin
+//! and breaks the connection. From then on each queue has a connection of its own, so that only the
+//! queue that holds it stands still, until somebody removes the message.
 
 mod acks;
 mod admission;
@@ -34,6 +59,7 @@ mod identity;
 mod line;
 mod management;
 mod parcel;
+mod post;
 mod publisher;
 mod session;
 mod settings;
@@ -64,7 +90,7 @@ pub use error::Error;
 use health::Board;
 use line::Line;
 use management::Api;
-use publisher::Post;
+use post::Post;
 use session::Session;
 use settings::{Authority, Settings};
 use topology::Topology;

@@ -9,27 +9,19 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use brolly_core::{BrokerError, Code};
 use lapin::{Channel, options::ConfirmSelectOptions};
-use parking_lot::Mutex;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     Inner, encode,
     error::{Error, code, refused},
     flight::{Fate, Flight, Letter},
+    post::{Item, Lateness, Ticket, WINDOW, destination},
     session::Session,
 };
 
 /// Lanes, and channels for them.
 const LANES: usize = 4;
-/// Sends that wait for a lane; further ones wait to wait.
-const WAITING: usize = 1_024;
-/// Messages of a lane that are sent and not confirmed.
-const WINDOW: usize = 1_000;
-/// Bytes of their payloads, unless a single one has more.
+/// Bytes of the payloads of a window, unless a single one has more.
 const WINDOW_BYTES: usize = 16 << 20;
 /// How long a lane waits for stragglers.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,138 +30,6 @@ const STRAGGLERS: usize = 8;
 /// How long a publish waits for a connection, or for the server to take messages again.
 const CONNECTION: Duration = Duration::from_secs(3);
 const BLOCKED: Duration = Duration::from_secs(1);
-
-type Verdict = Result<(), BrokerError>;
-
-/// Where letters are handed in.
-pub(crate) struct Post {
-    sender: mpsc::Sender<Vec<Item>>,
-    receiver: tokio::sync::Mutex<mpsc::Receiver<Vec<Item>>>,
-    late: Late,
-}
-
-/// The destinations that have letters which are late: further ones travel apart from all others.
-#[derive(Clone, Default)]
-struct Late(Arc<Mutex<HashMap<String, usize>>>);
-
-impl Late {
-    fn has(&self, letter: &Letter) -> bool {
-        let late = self.0.lock();
-        !late.is_empty() && late.contains_key(destination(letter))
-    }
-
-    fn begin(&self, destinations: &[String]) {
-        let mut late = self.0.lock();
-        for destination in destinations {
-            *late.entry(destination.clone()).or_default() += 1;
-        }
-    }
-
-    fn end(&self, destinations: &[String]) {
-        let mut late = self.0.lock();
-        for destination in destinations {
-            if let Some(count) = late.get_mut(destination) {
-                *count -= 1;
-                if *count == 0 {
-                    late.remove(destination);
-                }
-            }
-        }
-    }
-}
-
-/// The exchange, or the queue behind the default one.
-fn destination(letter: &Letter) -> &str {
-    match letter.exchange.as_str() {
-        "" => letter.routing_key.as_str(),
-        exchange => exchange,
-    }
-}
-
-struct Item {
-    letter: Letter,
-    ticket: Ticket,
-}
-
-/// A place in the answer to a send.
-struct Ticket {
-    answer: Arc<Mutex<Answer>>,
-    number: usize,
-}
-
-struct Answer {
-    verdicts: Vec<Option<Verdict>>,
-    open: usize,
-    done: Option<oneshot::Sender<Vec<Verdict>>>,
-}
-
-impl Ticket {
-    fn settle(self, verdict: Verdict) {
-        let mut answer = self.answer.lock();
-        if let Some(slot) = answer.verdicts.get_mut(self.number)
-            && slot.replace(verdict).is_none()
-        {
-            answer.open -= 1;
-        }
-        if answer.open == 0
-            && let Some(done) = answer.done.take()
-        {
-            let verdicts = std::mem::take(&mut answer.verdicts).into_iter().flatten().collect();
-            // The sender may have gone; what it sent is sent.
-            let _ = done.send(verdicts);
-        }
-    }
-}
-
-impl Post {
-    pub(crate) fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        Self { sender, receiver: tokio::sync::Mutex::new(receiver), late: Late::default() }
-    }
-
-    /// Sends letters, and answers with a verdict for each.
-    pub(crate) async fn send(&self, letters: Vec<Letter>) -> Vec<Verdict> {
-        if letters.is_empty() {
-            return Vec::new();
-        }
-        let count = letters.len();
-        let (done, verdicts) = oneshot::channel();
-        let answer = Answer { verdicts: (0..count).map(|_| None).collect(), open: count, done: Some(done) };
-        let answer = Arc::new(Mutex::new(answer));
-        let items = letters.into_iter().enumerate();
-        let items =
-            items.map(|(number, letter)| Item { letter, ticket: Ticket { answer: answer.clone(), number } });
-        let sent = self.sender.send(items.collect()).await;
-        drop(answer);
-        let closed =
-            || (0..count).map(|_| Err(failed(Error::NotConnected("it was closed".to_owned())))).collect();
-        if sent.is_err() {
-            return closed();
-        }
-        verdicts.await.unwrap_or_else(|_| closed())
-    }
-
-    /// Takes what waits, up to a window.
-    async fn take(&self, next: &mut Vec<Item>) {
-        let mut receiver = if next.is_empty() {
-            let mut receiver = self.receiver.lock().await;
-            match receiver.recv().await {
-                Some(items) => next.extend(items),
-                None => std::future::pending().await,
-            }
-            receiver
-        } else {
-            // A lane that has nothing to do may be waiting with it in hand.
-            let Ok(receiver) = self.receiver.try_lock() else { return };
-            receiver
-        };
-        while next.len() < WINDOW
-            && let Ok(items) = receiver.try_recv()
-        {
-            next.extend(items);
-        }
-    }
-}
 
 fn failed(error: Error) -> BrokerError {
     error.failed("publish to", "RabbitMQ")
@@ -231,6 +91,10 @@ impl Lane {
             let exchange = item.letter.exchange.to_string();
             if let Some(error) = missing.get(&exchange) {
                 item.ticket.settle(Err(verdict_of(error, &exchange)));
+                continue;
+            }
+            if self.inner.post.late.has(&item.letter) {
+                self.fly_apart(&session, vec![item]).await;
                 continue;
             }
             if let Some(error) = self.fly(&session, vec![item], None).await
@@ -340,31 +204,33 @@ impl Lane {
         if self.stragglers.len() >= STRAGGLERS {
             return tickets.into_iter().flatten().for_each(|ticket| ticket.settle(Err(too_late())));
         }
+        let open = flight.letters().iter().zip(&tickets).filter(|(_, ticket)| ticket.is_some());
+        let destinations = open.map(|(letter, _)| destination(letter).to_owned());
+        let late = Lateness::begin(&self.inner.post.late, destinations.collect());
         let deadline = began + self.inner.settings.confirm_timeout;
-        let late = straggle(self.inner.clone(), flight, tickets, session.clone(), deadline);
-        self.stragglers.spawn(late);
+        let (inner, session) = (self.inner.clone(), session.clone());
+        self.stragglers.spawn(async move {
+            straggle(&inner, flight, tickets, &session, deadline).await;
+            drop(late);
+        });
     }
 }
 
 /// Waits for letters that are late, and settles them whatever comes.
 async fn straggle(
-    inner: Arc<Inner>,
+    inner: &Inner,
     mut flight: Flight,
     tickets: Vec<Option<Ticket>>,
-    session: Arc<Session>,
+    session: &Session,
     deadline: Instant,
 ) {
-    let open = flight.letters().iter().zip(&tickets).filter(|(_, ticket)| ticket.is_some());
-    let destinations: Vec<String> = open.map(|(letter, _)| destination(letter).to_owned()).collect();
-    inner.post.late.begin(&destinations);
     let mut blocked = session.blocked.subscribe();
     let complete = tokio::select! {
         complete = flight.land(deadline) => complete,
         _ = blocked.wait_for(Option::is_some) => false,
     };
-    inner.post.late.end(&destinations);
     let fates = flight.fates(complete).await;
-    let (left, _) = settle(&inner, flight.letters(), tickets, fates, None);
+    let (left, _) = settle(inner, flight.letters(), tickets, fates, None);
     let reason = session.blocked.borrow().clone();
     for ticket in left.into_iter().flatten() {
         ticket.settle(Err(reason.as_deref().map_or_else(too_late, blocks)));

@@ -209,7 +209,7 @@ async fn work(inner: &Arc<Inner>, session: &Arc<Session>, server: &Server) -> Op
     }
 }
 
-/// Leaves it to [`watch`] to find out why an order was not carried out, if the connection is lost.
+/// Leaves it to `watch` to find out why an order was not carried out, if the connection is lost.
 async fn give_up(error: Error) -> Option<String> {
     tokio::time::sleep(2 * FAREWELL).await;
     Some(error.to_string())

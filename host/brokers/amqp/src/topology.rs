@@ -120,6 +120,11 @@ impl Topology {
         self.troubles.lock().remove(&(Kind::Queue, name.clone()));
     }
 
+    /// Keeps everything as it is on the server for as long as the guard lives.
+    pub(crate) async fn hold(&self) -> impl Sized + '_ {
+        self.made.lock().await
+    }
+
     pub(crate) fn queue(&self, name: &Name) -> Option<Arc<Queue>> {
         let wanted = self.wanted.lock();
         wanted.queues.get(name).or_else(|| wanted.old_queues.get(name)).cloned()
@@ -255,6 +260,7 @@ impl Made {
         for binding in unwanted.cloned().collect::<Vec<_>>() {
             match session.bind((&binding.exchange, &binding.queue, &binding.key), false).await {
                 Ok(()) => {}
+                Err(error) if error.code() == Some(code::NOT_FOUND) => {}
                 Err(error) if error.code().is_some() => {
                     tracing::warn!(?binding, %error, "a binding that is not wanted any more could not be removed");
                 }
