@@ -192,7 +192,11 @@ impl<S: Subject> Bench<S> {
         let expect = (Some(ready), Some(in_flight), Some(delayed));
         eventually(&format!("the counts are {expect:?}"), PATIENCE, || async {
             let counts = self.counts().await;
-            ((counts.ready, counts.in_flight, counts.delayed) == expect).then_some(())
+            let found = (counts.ready, counts.in_flight, counts.delayed);
+            if found != expect {
+                eprintln!("the counts are {found:?}");
+            }
+            (found == expect).then_some(())
         })
         .await;
     }

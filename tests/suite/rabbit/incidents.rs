@@ -140,7 +140,13 @@ async fn a_channel_that_the_server_closes_costs_nothing() {
     })
     .await;
     server.put("/subscriptions/q", wanted("counter")).await;
-    server.idle(&["q"]).await;
+    for id in ["a", "b"] {
+        eventually("both are acknowledged", PATIENCE, || async {
+            let story = server.get(&format!("/messages/{id}")).await;
+            (story["deliveries"][0]["status"] == "acked").then_some(())
+        })
+        .await;
+    }
     let story = server.get("/messages/a").await;
     let attempts = story["deliveries"][0]["attempts"].as_array().unwrap();
     let waited = attempts[1]["at_ms"].as_u64().unwrap() - attempts[0]["at_ms"].as_u64().unwrap();
