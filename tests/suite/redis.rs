@@ -8,7 +8,7 @@ use brolly_redis::Redis;
 use brolly_remote::Remote;
 use brolly_store::{Messages, Store};
 use brolly_tests::{
-    contract::{self, Subject},
+    contract::{self, Bounds, Subject},
     proxy::Proxy,
     redis::{Options, RedisServer},
     skip,
@@ -85,8 +85,8 @@ impl Subject for RedisSubject {
         Queue { kind: Some(self.kind.to_owned()), ..Queue::on(Name::new("cache").unwrap()) }
     }
 
-    fn bounds_queues(&self) -> bool {
-        self.kind == "list"
+    fn bounds(&self) -> Bounds {
+        if self.kind == "list" { Bounds::Messages } else { Bounds::Nothing }
     }
 }
 

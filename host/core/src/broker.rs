@@ -61,7 +61,9 @@ pub trait Broker: Send + Sync + 'static {
     /// cannot be done for one of them shows as its [`Broker::trouble`] and is tried again.
     async fn configure(&self, wanted: Publication) -> Result<(), BrokerError>;
 
-    /// Accepts messages: all of them, durably, or none if one breaks a rule or finds no room.
+    /// Accepts messages: all of them, durably, or none if one breaks a rule or finds no room. A broker
+    /// elsewhere may have accepted some of them when it answers with an error; to publish all of them
+    /// again is then right, and doubles nothing.
     /// An id that the topic has already is accepted and ignored.
     async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, BrokerError>;
 

@@ -8,7 +8,7 @@ use brolly_core::{Broker, BrokerDefinition, Commit, Name, Queue, SystemClock};
 use brolly_remote::Remote;
 use brolly_store::{Messages, Store};
 use brolly_tests::{
-    contract::{self, Subject},
+    contract::{self, Bounds, Subject},
     proxy::Proxy,
     rabbit::Rabbit,
 };
@@ -81,8 +81,8 @@ impl Subject for RabbitSubject {
         Queue { kind: Some(self.kind.to_owned()), ..Queue::on(Name::new("rabbit").unwrap()) }
     }
 
-    fn bounds_queues(&self) -> bool {
-        false
+    fn bounds(&self) -> Bounds {
+        Bounds::Nothing
     }
 }
 

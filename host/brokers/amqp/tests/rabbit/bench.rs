@@ -27,12 +27,8 @@ use tokio::task::JoinHandle;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The server's address, or a note that a test is skipped.
-pub fn server(test: &str) -> Option<String> {
-    let url = std::env::var("BROLLY_TEST_RABBITMQ_URL").ok();
-    if url.is_none() {
-        println!("skipped {test}: BROLLY_TEST_RABBITMQ_URL names no RabbitMQ");
-    }
-    url
+pub async fn server(test: &str) -> Option<String> {
+    brolly_tests::rabbit::plain(test).await
 }
 
 pub fn name(text: &str) -> Name {

@@ -22,7 +22,7 @@ async fn through(proxy: &Proxy, heartbeat_s: u64) -> Bench {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_connection_is_made_again_and_nothing_is_lost() {
-    let Some(url) = server("cut") else { return };
+    let Some(url) = server("cut").await else { return };
     let proxy = Proxy::to(&url).await;
     let bench = through(&proxy, 5).await;
     let source = bench.consume("q").await;
@@ -49,7 +49,7 @@ async fn a_cut_connection_is_made_again_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_is_noticed_without_traffic() {
-    let Some(url) = server("silence") else { return };
+    let Some(url) = server("silence").await else { return };
     let proxy = Proxy::to(&url).await;
     let bench = through(&proxy, 2).await;
     let source = bench.consume("q").await;
@@ -74,7 +74,7 @@ async fn a_silent_server_is_noticed_without_traffic() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_process_gives_back_what_it_has_not_settled() {
-    let Some(url) = server("kill") else { return };
+    let Some(url) = server("kill").await else { return };
     let proxy = Proxy::to(&url).await;
     let bench = through(&proxy, 5).await;
     let source = bench.consume("q").await;
@@ -94,7 +94,7 @@ async fn the_end_of_a_process_gives_back_what_it_has_not_settled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_settles_what_is_handled_and_gives_back_the_rest() {
-    let Some(url) = server("close") else { return };
+    let Some(url) = server("close").await else { return };
     let bench = Bench::simple(&url).await;
     let ids: Vec<String> = (0..50).map(|n| format!("m{n}")).collect();
     bench.publish(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -117,7 +117,7 @@ async fn closing_settles_what_is_handled_and_gives_back_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_topic_that_is_gone_does_not_fail_the_others() {
-    let Some(url) = server("missing exchange") else { return };
+    let Some(url) = server("missing exchange").await else { return };
     let mut bench = Bench::simple(&url).await;
     bench.topic("gone");
     bench.configure().await;
@@ -142,7 +142,7 @@ async fn one_topic_that_is_gone_does_not_fail_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_without_a_queue_is_an_error_only_where_a_route_leads_to_one() {
-    let Some(url) = server("unroutable") else { return };
+    let Some(url) = server("unroutable").await else { return };
     let mut bench = Bench::simple(&url).await;
     bench.routes.clear();
     bench.route("r", "t", "q", |route| route.key_pattern = "paid.#".into());
@@ -174,7 +174,7 @@ async fn a_message_without_a_queue_is_an_error_only_where_a_route_leads_to_one()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_connection_is_said_without_the_password() {
-    let Some(url) = server("wrong connections") else { return };
+    let Some(url) = server("wrong connections").await else { return };
     let parsed = url::Url::parse(&url).unwrap();
     let with = |change: &dyn Fn(&mut url::Url)| {
         let mut url = parsed.clone();
@@ -209,7 +209,7 @@ fn threads() -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_greets_and_says_no_more_costs_nothing_for_long() {
-    let Some(url) = server("greeting") else { return };
+    let Some(url) = server("greeting").await else { return };
     let proxy = Proxy::to(&url).await;
     proxy.only_greets();
     let bench = Bench::start(&proxy.url, serde_json::json!({"connect_timeout_ms": 200}));
@@ -227,7 +227,7 @@ async fn a_server_that_greets_and_says_no_more_costs_nothing_for_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_of_the_cluster_is_taken() {
-    let Some(url) = server("cluster") else { return };
+    let Some(url) = server("cluster").await else { return };
     let parsed = url::Url::parse(&url).unwrap();
     let (host, port) = (parsed.host_str().unwrap(), parsed.port().unwrap());
     let mut first = parsed.clone();

@@ -13,7 +13,7 @@ use crate::bench::{Bench, drain, eventually, message, name, next, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_arrives_as_it_was_published_and_is_gone_once_settled() {
-    let Some(url) = server("round trip") else { return };
+    let Some(url) = server("round trip").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let headers = BTreeMap::from([
@@ -51,7 +51,7 @@ async fn a_message_arrives_as_it_was_published_and_is_gone_once_settled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_messages_all_arrive_and_are_settled() {
-    let Some(url) = server("many") else { return };
+    let Some(url) = server("many").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume_with("q", 1_000, Order::None).await;
     let ids: Vec<String> = (0..5_000).map(|n| format!("m{n}")).collect();
@@ -74,7 +74,7 @@ async fn many_messages_all_arrive_and_are_settled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_settled_out_of_order_is_settled() {
-    let Some(url) = server("out of order") else { return };
+    let Some(url) = server("out of order").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let ids: Vec<String> = (0..80).map(|n| format!("m{n}")).collect();
@@ -96,7 +96,7 @@ async fn what_is_settled_out_of_order_is_settled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_waits_on_the_server_and_remembers_its_attempts() {
-    let Some(url) = server("retry") else { return };
+    let Some(url) = server("retry").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let new = NewMessage {
@@ -126,7 +126,7 @@ async fn a_retry_waits_on_the_server_and_remembers_its_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_publish_waits() {
-    let Some(url) = server("delayed publish") else { return };
+    let Some(url) = server("delayed publish").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let began = Instant::now();
@@ -142,7 +142,7 @@ async fn a_delayed_publish_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_are_asked_when_a_message_arrives() {
-    let Some(url) = server("filter") else { return };
+    let Some(url) = server("filter").await else { return };
     let mut bench = Bench::simple(&url).await;
     bench.routes.clear();
     bench.route("r", "t", "q", |route| {
@@ -165,7 +165,7 @@ async fn filters_are_asked_when_a_message_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_others_are_understood() {
-    let Some(url) = server("foreign messages") else { return };
+    let Some(url) = server("foreign messages").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let foreign = bench.foreign().await;
@@ -204,7 +204,7 @@ async fn messages_of_others_are_understood() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rabbitmq_gives_up_comes_as_unfit() {
-    let Some(url) = server("given up") else { return };
+    let Some(url) = server("given up").await else { return };
     let bench = Bench::simple(&url).await;
     let foreign = bench.foreign().await;
     let properties = BasicProperties::default().with_expiration("1".into()).with_message_id("late".into());
@@ -224,7 +224,7 @@ async fn what_rabbitmq_gives_up_comes_as_unfit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_is_handled_in_order() {
-    let Some(url) = server("order") else { return };
+    let Some(url) = server("order").await else { return };
     let bench = Bench::simple(&url).await;
     let messages = ["a", "b", "c"].map(|id| NewMessage { key: "k".into(), ..message(id) });
     bench.broker.publish(&name("t"), messages.into()).await.unwrap();

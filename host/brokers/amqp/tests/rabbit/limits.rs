@@ -10,7 +10,7 @@ use crate::bench::{Bench, eventually, message, name, next, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_messages_pass() {
-    let Some(url) = server("largest") else { return };
+    let Some(url) = server("largest").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let payload: Vec<u8> = (0..limits::PAYLOAD_BYTES).map(|n| n as u8).collect();
@@ -45,7 +45,7 @@ async fn the_largest_messages_pass() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_handed_out_too_often_becomes_a_dead_letter() {
-    let Some(url) = server("delivery limit") else { return };
+    let Some(url) = server("delivery limit").await else { return };
     let bench = Bench::simple(&url).await;
     let foreign = bench.foreign().await;
     foreign.publish(&bench.address("t"), "a.b", BasicProperties::default(), b"poison").await;

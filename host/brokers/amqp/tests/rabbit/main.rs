@@ -1,6 +1,5 @@
-//! The way to RabbitMQ against a real server, which `BROLLY_TEST_RABBITMQ_URL` names: an address with
-//! credentials and a virtual host that tests may leave exchanges in. Without it the tests are skipped,
-//! and say so.
+//! The way to RabbitMQ against a real server: one that the tests start, or that
+//! `BROLLY_TEST_RABBITMQ_URL` names.
 
 #![allow(
     clippy::unwrap_used,

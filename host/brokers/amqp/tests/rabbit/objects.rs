@@ -23,7 +23,7 @@ type Change = fn(&mut Queue);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_kept_is_refused() {
-    let Some(url) = server("admission") else { return };
+    let Some(url) = server("admission").await else { return };
     let bench = Bench::simple(&url).await;
     let code = |refused: Option<(Code, String)>| refused.map(|(code, _)| code);
     let queue = |change: Change| {
@@ -73,7 +73,7 @@ async fn what_cannot_be_kept_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_with_other_arguments_is_a_trouble_of_its_own() {
-    let Some(url) = server("other arguments") else { return };
+    let Some(url) = server("other arguments").await else { return };
     let mut bench = Bench::simple(&url).await;
     let foreign = bench.foreign().await;
     foreign.declare(&bench.address("other"), FieldTable::default()).await;
@@ -97,7 +97,7 @@ async fn a_queue_with_other_arguments_is_a_trouble_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_adopted_is_used_and_never_touched() {
-    let Some(url) = server("adopt") else { return };
+    let Some(url) = server("adopt").await else { return };
     let mut bench = Bench::simple(&url).await;
     let foreign = bench.foreign().await;
     let (exchange, queue) = (bench.address("theirs"), bench.address("their-queue"));
@@ -159,7 +159,7 @@ async fn what_is_adopted_is_used_and_never_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_is_gone_brings_nothing_and_the_bindings_of_others_stay() {
-    let Some(url) = server("unbind") else { return };
+    let Some(url) = server("unbind").await else { return };
     let mut bench = Bench::simple(&url).await;
     let foreign = bench.foreign().await;
     let (exchange, queue) = (bench.address("t"), bench.address("q"));
@@ -185,7 +185,7 @@ async fn a_route_that_is_gone_brings_nothing_and_the_bindings_of_others_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_holds_messages_is_deleted_by_force_only() {
-    let Some(url) = server("deletion") else { return };
+    let Some(url) = server("deletion").await else { return };
     let bench = Bench::simple(&url).await;
     bench.publish(&["a", "b"]).await;
     let source = bench.consume("q").await;
@@ -213,7 +213,7 @@ async fn a_queue_that_holds_messages_is_deleted_by_force_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_somebody_deletes_is_made_again() {
-    let Some(url) = server("deleted by others") else { return };
+    let Some(url) = server("deleted by others").await else { return };
     let bench = Bench::simple(&url).await;
     let source = bench.consume("q").await;
     let foreign = bench.foreign().await;
@@ -239,7 +239,7 @@ async fn a_queue_that_somebody_deletes_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_queues_of_an_earlier_process_are_counted() {
-    let Some(url) = server("wait queues") else { return };
+    let Some(url) = server("wait queues").await else { return };
     let bench = Bench::simple(&url).await;
     let foreign = bench.foreign().await;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };

@@ -72,7 +72,7 @@ impl Raw {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_read_stops_its_own_queue_alone() {
-    let Some(url) = server("unreadable") else { return };
+    let Some(url) = server("unreadable").await else { return };
     let mut bench = Bench::simple(&url).await;
     bench.queue("other", |_| {});
     bench.route("other", "t", "other", |_| {});

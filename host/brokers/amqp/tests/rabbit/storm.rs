@@ -66,7 +66,7 @@ async fn handle(source: &dyn Source, seen: &Seen) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_the_connection_breaks_again_and_again() {
-    let Some(url) = server("storm") else { return };
+    let Some(url) = server("storm").await else { return };
     let proxy = Proxy::to(&url).await;
     let mut bench = Bench::start(&proxy.url, serde_json::json!({"heartbeat_s": 2}));
     bench.topic("t");
