@@ -15,11 +15,14 @@ pub struct Registry {
     clock: Arc<dyn Clock>,
 }
 
+/// Makes the transport of a broker; connects nowhere yet.
+type Open = fn(&Name, &BrokerDefinition, Arc<dyn Clock>) -> Result<Arc<dyn Transport>, Refusal>;
+
 /// A kind of broker.
 struct Kind {
     name: &'static str,
     check: fn(&BrokerDefinition) -> Result<(), Refusal>,
-    open: fn(&Name, &BrokerDefinition, Arc<dyn Clock>) -> Result<Arc<dyn Transport>, Refusal>,
+    open: Open,
 }
 
 const KINDS: [Kind; 2] = [

@@ -53,6 +53,18 @@ fn table(entries: Vec<(&str, AMQPValue)>) -> FieldTable {
     table
 }
 
+/// Headers of every sort that AMQP has.
+fn odd_headers() -> FieldTable {
+    table(vec![
+        ("text", AMQPValue::LongString("déjà".into())),
+        ("number", AMQPValue::LongLongInt(-7)),
+        ("yes", AMQPValue::Boolean(true)),
+        ("nested", AMQPValue::FieldTable(table(vec![("a", AMQPValue::LongInt(1))]))),
+        ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![0xff, 0x00]))),
+        ("nothing", AMQPValue::Void),
+    ])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_another_program_publishes_arrives_whole() {
     let Some(rabbit) = super::rabbit("messages of other programs over RabbitMQ").await else { return };
@@ -61,20 +73,12 @@ async fn whatever_another_program_publishes_arrives_whole() {
     let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
 
-    let odd = table(vec![
-        ("text", AMQPValue::LongString("déjà".into())),
-        ("number", AMQPValue::LongLongInt(-7)),
-        ("yes", AMQPValue::Boolean(true)),
-        ("nested", AMQPValue::FieldTable(table(vec![("a", AMQPValue::LongInt(1))]))),
-        ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![0xff, 0x00]))),
-        ("nothing", AMQPValue::Void),
-    ]);
     let properties = BasicProperties::default()
         .with_message_id("own-id".into())
         .with_content_type("application/json".into())
         .with_correlation_id("c-1".into())
         .with_priority(7)
-        .with_headers(odd);
+        .with_headers(odd_headers());
     publish(&channel, "t", "odd", br#"{"order_id":"1"}"#, properties).await;
     let odd = arrived(&server, "t", "odd").await["message"].clone();
     assert_eq!(odd["id"], "own-id");
