@@ -1,4 +1,5 @@
-//! Redis keeps the contract, with lists and with streams.
+//! Redis keeps the contract, with lists. What the contract counts as ready again after a crash, a
+//! stream counts as pending until a consumer claims it; streams are tested beside the adapter.
 
 use std::sync::Arc;
 
@@ -91,11 +92,9 @@ impl Subject for RedisSubject {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_keeps_the_contract_with_lists_and_with_streams() {
+async fn redis_keeps_the_contract_with_lists() {
     if let Err(why) = RedisServer::available() {
         return skip("the contract of brokers over Redis", &why);
     }
-    for kind in ["list", "stream"] {
-        contract::check(async || RedisSubject::new(kind).await).await;
-    }
+    contract::check(async || RedisSubject::new("list").await).await;
 }

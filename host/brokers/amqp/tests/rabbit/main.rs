@@ -15,5 +15,4 @@ mod flow;
 mod limits;
 mod objects;
 mod proxy;
-mod raw;
 mod storm;
