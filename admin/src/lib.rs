@@ -24,6 +24,7 @@ mod page;
 mod plugins;
 mod problem;
 mod publish;
+mod forwards;
 mod queues;
 mod routes;
 mod serve;

@@ -42,6 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::brokers::router())
         .merge(crate::topics::router())
         .merge(crate::queues::router())
+        .merge(crate::forwards::router())
         .merge(crate::routes::router())
         .merge(crate::plugins::router())
         .merge(crate::subscriptions::router())

@@ -119,7 +119,7 @@ fn users(admin: &Admin) -> Users {
 fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
     let used_by = |digest: &Digest| {
         let uses =
-            |entry: &Entry<Subscription>| entry.value.plugin == *name && entry.value.version == *digest;
+            |entry: &Entry<Subscription>| entry.value.uses(name) && entry.value.version == Some(*digest);
         users.iter().filter(|(_, entry)| uses(entry)).map(|(user, _)| user.to_string()).collect()
     };
     let versions = entry.value.versions.iter().map(|version| VersionBody {

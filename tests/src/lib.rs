@@ -12,6 +12,7 @@
 )]
 
 pub mod contract;
+pub mod flow;
 pub mod orders;
 pub mod process;
 pub mod proxy;

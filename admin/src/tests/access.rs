@@ -45,6 +45,7 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("DELETE", "/api/v1/subscriptions/{subscription}", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/pause", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/resume", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions/{subscription}/forward", Some(READ)),
     ("GET", "/api/v1/subscriptions/{subscription}/state", Some(READ)),
     ("GET", "/api/v1/subscriptions/{subscription}/dead-letters", Some(READ)),
     ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters", Some(CHANGE)),

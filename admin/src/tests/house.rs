@@ -47,6 +47,7 @@ impl Plugins for Scripted {
         &self,
         _name: &Name,
         _subscription: &Subscription,
+        _version: &Digest,
         wasm: &Path,
     ) -> Result<Arc<dyn Handler>, PluginError> {
         let text = std::fs::read_to_string(wasm).map_err(|error| PluginError::Host(error.to_string()))?;

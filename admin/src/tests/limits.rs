@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{body::Body, http::Request};
-use brolly_core::{Admission, Handler, Name, PluginError, Plugins, Subscription};
+use brolly_core::{Admission, Digest, Handler, Name, PluginError, Plugins, Subscription};
 use bytes::Bytes;
 use futures::{FutureExt, stream};
 use serde_json::json;
@@ -103,9 +103,10 @@ impl Plugins for Gated {
         &self,
         name: &Name,
         wanted: &Subscription,
+        version: &Digest,
         wasm: &Path,
     ) -> Result<Arc<dyn Handler>, PluginError> {
-        Scripted.handler(name, wanted, wasm)
+        Scripted.handler(name, wanted, version, wasm)
     }
 }
 
@@ -139,12 +140,13 @@ impl Plugins for Once {
         &self,
         name: &Name,
         wanted: &Subscription,
+        version: &Digest,
         wasm: &Path,
     ) -> Result<Arc<dyn Handler>, PluginError> {
         if self.0.swap(true, Ordering::SeqCst) {
             return Err(PluginError::Host("out of order: /secret/path".to_owned()));
         }
-        Scripted.handler(name, wanted, wasm)
+        Scripted.handler(name, wanted, version, wasm)
     }
 }
 

@@ -128,7 +128,8 @@ impl Definition for Topic {
     }
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
-        references::routes_using(snapshot, "topic", name, |route| &route.topic == name)
+        references::routes_using(snapshot, "topic", name, |route| &route.topic == name)?;
+        references::forwards_to(snapshot, name)
     }
 }
 
@@ -175,9 +176,10 @@ impl Definition for Route {
         std::sync::Arc::make_mut(&mut snapshot.routes)
     }
 
-    fn check(&self, _name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         self.check()?;
-        references::route_ends(snapshot, self)
+        references::route_ends(snapshot, self)?;
+        references::route_closes_no_circle(snapshot, name, self)
     }
 
     fn proposal<'a>(&'a self, snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {

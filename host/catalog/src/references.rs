@@ -1,7 +1,9 @@
 //! What definitions say of each other: nothing may refer to what is not there, and nothing that is
 //! referred to may go.
 
-use brolly_core::{BrokerDefinition, Code, Name, Refusal, Route, Subscription, defaults};
+use std::collections::{BTreeMap, BTreeSet};
+
+use brolly_core::{BrokerDefinition, Code, HandledBy, Name, Refusal, Route, Subscription, defaults};
 
 use crate::{Plugin, Role, Snapshot};
 
@@ -139,27 +141,106 @@ pub(crate) fn subscription_ends(
             ),
         );
     }
-    let plugin = &subscription.plugin;
-    let known = snapshot
-        .plugins
-        .get(plugin)
-        .is_some_and(|entry| entry.value.version(&subscription.version).is_some());
-    if !known {
-        return refuse(
-            Code::UnknownReference,
-            format!(
-                "the plugin {plugin} has no version {}; upload it with POST /api/v1/plugins/{plugin}/versions",
-                subscription.version
-            ),
-        );
+    match subscription.handled_by()? {
+        HandledBy::Plugin { plugin, version } => {
+            let known =
+                snapshot.plugins.get(plugin).is_some_and(|entry| entry.value.version(&version).is_some());
+            if known {
+                return Ok(());
+            }
+            refuse(
+                Code::UnknownReference,
+                format!(
+                    "the plugin {plugin} has no version {version}; upload it with POST \
+                     /api/v1/plugins/{plugin}/versions"
+                ),
+            )
+        }
+        HandledBy::Forward(forward) => {
+            let topic = &forward.topic;
+            if !snapshot.topics.contains_key(topic) {
+                return refuse(
+                    Code::UnknownReference,
+                    format!("there is no topic named {topic}; create it with PUT /api/v1/topics/{topic}"),
+                );
+            }
+            let mut flow = Flow::new(snapshot);
+            if let Some(before) = snapshot.subscriptions.get(name) {
+                flow.forwards.remove(&before.value.queue);
+            }
+            flow.forwards.insert(queue, topic);
+            flow.no_circle(queue)
+        }
     }
-    Ok(())
+}
+
+/// A route must not close a circle of forwards.
+pub(crate) fn route_closes_no_circle(snapshot: &Snapshot, name: &Name, route: &Route) -> Result<(), Refusal> {
+    let mut flow = Flow::new(snapshot);
+    flow.routes.retain(|(of, _, _)| *of != name);
+    flow.routes.push((name, &route.topic, &route.queue));
+    flow.forwards.keys().try_for_each(|queue| flow.no_circle(queue))
+}
+
+/// Where messages go by themselves: from topics by routes, from queues by forwards.
+struct Flow<'a> {
+    /// Name, topic and queue.
+    routes: Vec<(&'a Name, &'a Name, &'a Name)>,
+    /// Queue and topic.
+    forwards: BTreeMap<&'a Name, &'a Name>,
+}
+
+impl<'a> Flow<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        let routes = snapshot.routes.iter();
+        let forwards = snapshot.subscriptions.values().filter_map(|entry| {
+            let forward = entry.value.forward.as_ref()?;
+            Some((&entry.value.queue, &forward.topic))
+        });
+        Self {
+            routes: routes.map(|(name, entry)| (name, &entry.value.topic, &entry.value.queue)).collect(),
+            forwards: forwards.collect(),
+        }
+    }
+
+    /// What is forwarded from a queue must not come back to it: it would go round for ever.
+    fn no_circle(&self, queue: &Name) -> Result<(), Refusal> {
+        let (mut seen, mut queues) = (BTreeSet::new(), vec![queue]);
+        while let Some(next) = queues.pop() {
+            let Some(topic) = self.forwards.get(next) else { continue };
+            let routed = self.routes.iter().filter(|(_, from, _)| from == topic);
+            queues.extend(routed.map(|(_, _, to)| *to).filter(|to| seen.insert(*to)));
+            if seen.contains(queue) {
+                return refuse(
+                    Code::InvalidDefinition,
+                    format!(
+                        "what is forwarded from the queue {queue} to the topic {} would come back to {queue} by a \
+                         route; delete that route or another forward on the way first",
+                        self.forwards.get(queue).copied().unwrap_or(topic)
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn forwards_to(snapshot: &Snapshot, topic: &Name) -> Result<(), Refusal> {
+    let forwards = |entry: &Subscription| entry.forward.as_ref().is_some_and(|forward| forward.topic == *topic);
+    match snapshot.subscriptions.iter().find(|(_, entry)| forwards(&entry.value)) {
+        Some((name, _)) => refuse(
+            Code::InUse,
+            format!("the subscription {name} forwards to the topic {topic}; delete that first"),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// A plugin must keep the versions that subscriptions use.
 pub(crate) fn used_versions_kept(snapshot: &Snapshot, name: &Name, plugin: &Plugin) -> Result<(), Refusal> {
     let lost = snapshot.subscriptions.iter().find(|(_, subscription)| {
-        subscription.value.plugin == *name && plugin.version(&subscription.value.version).is_none()
+        subscription.value.uses(name)
+            && subscription.value.version.is_none_or(|version| plugin.version(&version).is_none())
     });
     match lost {
         Some((subscription, entry)) => refuse(
@@ -167,7 +248,7 @@ pub(crate) fn used_versions_kept(snapshot: &Snapshot, name: &Name, plugin: &Plug
             format!(
                 "the version {} of the plugin {name} is used by the subscription {subscription}; move that to another \
                  version first",
-                entry.value.version
+                entry.value.version.map(|version| version.to_string()).unwrap_or_default()
             ),
         ),
         None => Ok(()),
@@ -175,7 +256,7 @@ pub(crate) fn used_versions_kept(snapshot: &Snapshot, name: &Name, plugin: &Plug
 }
 
 pub(crate) fn subscriptions_of_plugin(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
-    match snapshot.subscriptions.iter().find(|(_, subscription)| &subscription.value.plugin == name) {
+    match snapshot.subscriptions.iter().find(|(_, subscription)| subscription.value.uses(name)) {
         Some((subscription, _)) => refuse(
             Code::InUse,
             format!(

@@ -67,6 +67,13 @@ pub trait Broker: Send + Sync + 'static {
     /// An id that the topic has already is accepted and ignored.
     async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, BrokerError>;
 
+    /// Takes a message over from another queue, under its id, and answers when some queue has it durably.
+    /// That the topic has had this id says nothing against it: the message may have been moved away and
+    /// come back, and each subscription knows what it has handled.
+    ///
+    /// [`crate::Code::Unavailable`] when no queue takes it; else as [`Broker::stage_publish`].
+    async fn forward(&self, moved: Moved<'_>) -> Result<(), BrokerError>;
+
     /// Adds the messages that a handler published to the commit that makes its outcome durable.
     /// Answers with their ids. Nothing is added on an error.
     ///
@@ -243,6 +250,25 @@ pub struct Publication {
     pub routes: Vec<(Name, Arc<Route>)>,
     /// All routes of this host, compiled.
     pub router: Arc<Router>,
+}
+
+/// A message that is moved to a topic from a queue, on whichever broker that is.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved<'a> {
+    /// The topic.
+    pub topic: &'a Name,
+    /// The message, as it was in the queue.
+    pub message: &'a Message,
+    /// Names this move: the same when it is tried again, because nobody knows whether it was done.
+    pub mark: &'a str,
+}
+
+impl Moved<'_> {
+    /// The message as it is in the topic: the same but for its topic.
+    #[must_use]
+    pub fn arriving(&self) -> Message {
+        Message { topic: self.topic.clone(), ..self.message.clone() }
+    }
 }
 
 /// The answer to a publish.

@@ -247,6 +247,35 @@ pub struct Grants {
     pub publish: Option<Vec<Name>>,
 }
 
+/// Where the messages of a queue are moved, with their ids, keys and headers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// The topic.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub topic: Name,
+}
+
+impl Forward {
+    /// The fewest messages that are on their way at the same time.
+    pub const WORKERS: u32 = 32;
+}
+
+/// What becomes of the deliveries of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandledBy<'a> {
+    /// A plugin handles them.
+    Plugin {
+        /// Its name.
+        plugin: &'a Name,
+        /// Its version.
+        version: Digest,
+    },
+    /// They are moved.
+    Forward(&'a Forward),
+}
+
 /// Who handles the messages of a queue, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -255,13 +284,19 @@ pub struct Subscription {
     /// The queue; it has at most one subscription.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub queue: Name,
-    /// The plugin.
-    #[cfg_attr(feature = "schema", schema(value_type = String))]
-    pub plugin: Name,
+    /// The plugin; with `version`, or else there is `forward`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub plugin: Option<Name>,
     /// The version of the plugin.
-    #[cfg_attr(feature = "schema", schema(value_type = String))]
-    pub version: Digest,
-    /// Deliveries handled at the same time: 1 to 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub version: Option<Digest>,
+    /// The messages are not handled but moved to another topic, on whichever broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Forward>,
+    /// Deliveries handled at the same time: 1 to 256. A forward, whose workers only wait for
+    /// confirmations, has at least [`Forward::WORKERS`], within `max_in_flight`.
     #[serde(default = "defaults::workers")]
     pub workers: u32,
     /// Deliveries taken and not yet settled: `workers` to 10,000. More than `workers` lets
@@ -386,12 +421,36 @@ impl Subscription {
         self.paused.unwrap_or(false)
     }
 
+    /// What becomes of its deliveries.
+    ///
+    /// # Errors
+    /// [`Code::InvalidDefinition`] when that is neither or both of the two; [`Subscription::check`]
+    /// finds it, too.
+    pub fn handled_by(&self) -> Result<HandledBy<'_>, Refusal> {
+        let detail = match (&self.plugin, self.version, &self.forward) {
+            (Some(plugin), Some(version), None) => return Ok(HandledBy::Plugin { plugin, version }),
+            (None, None, Some(forward)) => return Ok(HandledBy::Forward(forward)),
+            (Some(_), None, None) => "there is plugin and no version; give the digest of the version",
+            (None, Some(_), None) => "there is version and no plugin",
+            (None, None, None) => "there is neither plugin with version nor forward; give one of them",
+            (_, _, Some(_)) => "there is both plugin or version and forward; give one of them",
+        };
+        Err(Refusal::new(Code::InvalidDefinition, detail))
+    }
+
+    /// Whether this plugin handles its deliveries.
+    #[must_use]
+    pub fn uses(&self, plugin: &Name) -> bool {
+        self.plugin.as_ref() == Some(plugin)
+    }
+
     /// Checks every range.
     ///
     /// # Errors
     /// [`Code::InvalidDefinition`] with all mistakes.
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
+        mistakes.0.extend(self.handled_by().err().map(|refusal| refusal.detail));
         let (limits, retry) = (&self.limits, &self.retry);
         mistakes.range("workers", self.workers.into(), 1..=Self::MAX_WORKERS.into());
         mistakes.range("max_in_flight", self.max_in_flight.into(), self.workers.into()..=10_000);
@@ -496,5 +555,22 @@ mod tests {
         assert!(mistakes.contains("workers") && mistakes.contains("limits.time_ms"), "{mistakes}");
         assert!(subscription(serde_json::json!({"wokers": 1})).unwrap_err().contains("wokers"));
         assert!(subscription(serde_json::json!({"queue": "no/slash"})).unwrap_err().contains("no/slash"));
+    }
+
+    #[test]
+    fn a_subscription_has_a_plugin_or_forwards() {
+        let none = serde_json::Value::Null;
+        let forward = serde_json::json!({"topic": "t"});
+        let forwards = serde_json::json!({"plugin": none, "version": none, "forward": forward});
+        assert_eq!(subscription(forwards), Ok(()));
+        for (wrong, says) in [
+            (serde_json::json!({"forward": forward}), "both"),
+            (serde_json::json!({"plugin": none, "version": none}), "neither"),
+            (serde_json::json!({"version": none}), "no version"),
+            (serde_json::json!({"plugin": none}), "no plugin"),
+        ] {
+            let mistake = subscription(wrong).unwrap_err();
+            assert!(mistake.contains(says), "{mistake}");
+        }
     }
 }

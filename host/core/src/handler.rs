@@ -215,8 +215,8 @@ pub trait Plugins: Send + Sync + 'static {
     /// [`PluginError::Refused`] says what is wrong with the bytes.
     fn admit(&self, wasm: &[u8]) -> Result<Admission, PluginError>;
 
-    /// Makes the handler for a subscription. `wasm` is where the version's bytes lie, in case no
-    /// compiled artefact is at hand.
+    /// Makes the handler for a subscription out of a plugin version. `wasm` is where the version's
+    /// bytes lie, in case no compiled artefact is at hand.
     ///
     /// # Errors
     /// [`PluginError::Refused`] when the version cannot run within the subscription's limits.
@@ -224,6 +224,7 @@ pub trait Plugins: Send + Sync + 'static {
         &self,
         name: &Name,
         subscription: &Subscription,
+        version: &Digest,
         wasm: &Path,
     ) -> Result<Arc<dyn Handler>, PluginError>;
 }

@@ -22,14 +22,14 @@ mod refusal;
 mod router;
 
 pub use broker::{
-    Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Origin,
+    Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Moved, Origin,
     Proposal, Publication, Source, Thing,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use commit::{Afterwards, Commit, Write};
 pub use decide::{Decision, RetryPolicy, Settlement, decide};
 pub use definition::{
-    Contact, Grants, Limits, Order, Owner, Queue, Retention, Reuse, Route, Subscription, Topic, defaults,
+    Contact, Forward, Grants, HandledBy, Limits, Order, Owner, Queue, Retention, Reuse, Route, Subscription, Topic, defaults,
 };
 pub use endpoint::{Address, BrokerDefinition};
 pub use filter::{Filter, FilterInput};

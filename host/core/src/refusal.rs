@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::Name;
+
 /// The stable code of a refusal; outside programs match on it, so a code is never renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -96,6 +98,15 @@ impl Refusal {
             Code::NotFound,
             format!("there is no {kind} named {name:?}; GET /api/v1/{kind}s lists them"),
         )
+    }
+
+    /// A message that is moved to a topic would be in no queue there.
+    #[must_use]
+    pub fn no_queue(topic: &Name, key: &str) -> Self {
+        let detail = format!(
+            "no queue takes a message of the topic {topic} with the key {key:?}, so it stays where it is; add a route"
+        );
+        Self::new(Code::Unavailable, detail)
     }
 }
 

@@ -76,31 +76,8 @@ impl Router {
     /// route matches: then somebody else brought it. A filter that cannot be evaluated does not match.
     #[must_use]
     pub fn passes(&self, queue: &Name, message: &Message) -> bool {
-        let mut targets = BTreeMap::new();
-        if let Some(root) = self.topics.get(&message.topic) {
-            let words: Vec<&str> = message.key.split('.').collect();
-            root.collect(&words, &mut targets);
-        }
-        let mut routes = targets.values().filter(|target| target.route.queue == *queue).peekable();
-        if routes.peek().is_none() {
-            return true;
-        }
-        let mut payload = None;
-        routes.any(|target| match &target.filter {
-            None => true,
-            Some(filter) => filter
-                .matches(&FilterInput {
-                    id: &message.id,
-                    topic: message.topic.as_str(),
-                    key: &message.key,
-                    content_type: &message.content_type,
-                    headers: &message.headers,
-                    payload: payload.get_or_insert_with(|| {
-                        serde_json::from_slice(&message.payload).unwrap_or(serde_json::Value::Null)
-                    }),
-                })
-                .unwrap_or(false),
-        })
+        let judged = self.judge(&message.into(), |target| target.route.queue == *queue);
+        judged.is_empty() || judged.iter().any(|(_, passes)| *passes == Ok(true))
     }
 
     /// Whether a route leads from the topic to the queue for this key; its filter is not asked. For
@@ -117,27 +94,25 @@ impl Router {
     /// Finds the queues for a message published to `topic` under `id`.
     #[must_use]
     pub fn route(&self, topic: &Name, id: &str, message: &NewMessage) -> Routing {
-        let mut targets = BTreeMap::new();
-        if let Some(root) = self.topics.get(topic) {
-            let words: Vec<&str> = message.key.split('.').collect();
-            root.collect(&words, &mut targets);
-        }
-        let mut payload = None;
+        self.find(&Facts {
+            id,
+            topic,
+            key: &message.key,
+            content_type: &message.content_type,
+            headers: &message.headers,
+            payload: &message.payload,
+        })
+    }
+
+    /// Finds the queues for a message that has its id and topic already.
+    #[must_use]
+    pub fn route_message(&self, message: &Message) -> Routing {
+        self.find(&message.into())
+    }
+
+    fn find(&self, facts: &Facts<'_>) -> Routing {
         let mut routing = Routing::default();
-        for target in targets.values() {
-            let passes = match &target.filter {
-                None => Ok(true),
-                Some(filter) => filter.matches(&FilterInput {
-                    id,
-                    topic: topic.as_str(),
-                    key: &message.key,
-                    content_type: &message.content_type,
-                    headers: &message.headers,
-                    payload: payload.get_or_insert_with(|| {
-                        serde_json::from_slice(&message.payload).unwrap_or(serde_json::Value::Null)
-                    }),
-                }),
-            };
+        for (target, passes) in self.judge(facts, |_| true) {
             match passes {
                 Ok(true) => routing.queues.push(target.route.queue.clone()),
                 Ok(false) => {}
@@ -147,6 +122,57 @@ impl Router {
         routing.queues.sort();
         routing.queues.dedup();
         routing
+    }
+
+    /// The routes, of those asked for, whose pattern matches, with what their filters say.
+    fn judge(
+        &self,
+        facts: &Facts<'_>,
+        asked: impl Fn(&Target) -> bool,
+    ) -> Vec<(&Target, Result<bool, String>)> {
+        let mut targets = BTreeMap::new();
+        if let Some(root) = self.topics.get(facts.topic) {
+            root.collect(&facts.key.split('.').collect::<Vec<_>>(), &mut targets);
+        }
+        let mut payload = None;
+        let mut judge = |target: &Target| match &target.filter {
+            None => Ok(true),
+            Some(filter) => filter.matches(&FilterInput {
+                id: facts.id,
+                topic: facts.topic.as_str(),
+                key: facts.key,
+                content_type: facts.content_type,
+                headers: facts.headers,
+                payload: payload.get_or_insert_with(|| {
+                    serde_json::from_slice(facts.payload).unwrap_or(serde_json::Value::Null)
+                }),
+            }),
+        };
+        let asked = targets.into_values().filter(|target| asked(target));
+        asked.map(|target| (target, judge(target))).collect()
+    }
+}
+
+/// What routes look at.
+struct Facts<'a> {
+    id: &'a str,
+    topic: &'a Name,
+    key: &'a str,
+    content_type: &'a str,
+    headers: &'a BTreeMap<String, String>,
+    payload: &'a [u8],
+}
+
+impl<'a> From<&'a Message> for Facts<'a> {
+    fn from(message: &'a Message) -> Self {
+        Self {
+            id: &message.id,
+            topic: &message.topic,
+            key: &message.key,
+            content_type: &message.content_type,
+            headers: &message.headers,
+            payload: &message.payload,
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use brolly_catalog::Catalog;
-use brolly_core::{Clock, Consume, Name, Plugins, Source, Subscription};
+use brolly_core::{
+    Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription,
+};
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
@@ -15,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     brokers::Fleet,
+    forward::Forwarder,
+    handle::blocking,
     meters::Meters,
     plan::Plan,
     publishing::Publisher,
@@ -39,6 +43,12 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    fn workers(&self) -> usize {
+        let Subscription { workers, max_in_flight, forward, .. } = &*self.definition;
+        let fewest = forward.as_ref().map_or(0, |_| Forward::WORKERS.min(*max_in_flight));
+        fewest.max(*workers) as usize
+    }
+
     /// Whether a change to `next` needs no more than another plan and another number of workers.
     fn runs_on_as(&self, next: &Self) -> bool {
         let place = |wanted: &Self| {
@@ -66,7 +76,7 @@ impl Controller {
         let mut delays = backoff();
         while let Some(wanted) = self.next_wanted() {
             if wanted.definition.is_paused() {
-                self.board.set(State::Paused, Some(wanted.definition.version), None, &*self.parts.clock);
+                self.board.set(State::Paused, wanted.definition.version, None, &*self.parts.clock);
                 delays = backoff();
                 if self.wanted.changed().await.is_err() {
                     return;
@@ -103,10 +113,10 @@ impl Controller {
         let source = broker.consume(&definition.queue, consume).await?;
         let worker = Arc::new(self.worker(definition, source.clone(), plan));
         let mut crew = Crew::default();
-        self.board.set(State::Running, Some(definition.version), None, &*self.parts.clock);
-        tracing::info!(subscription = %self.name, version = %definition.version, "the subscription runs");
+        self.board.set(State::Running, definition.version, None, &*self.parts.clock);
+        tracing::info!(subscription = %self.name, version = definition.version.map(tracing::field::display), "the subscription runs");
         let ended = loop {
-            crew.resize(wanted.definition.workers as usize, &worker);
+            crew.resize(wanted.workers(), &worker);
             tokio::select! {
                 Some(failed) = crew.failed() => break Err(failed),
                 changed = self.wanted.changed() => {
@@ -116,8 +126,8 @@ impl Controller {
                         Ok(plan) => worker.plan.store(Arc::new(plan)),
                         Err(error) => break Err(error),
                     }
-                    self.board.set(State::Running, Some(next.definition.version), None, &*self.parts.clock);
-                    tracing::info!(subscription = %self.name, version = %next.definition.version, "the subscription changed");
+                    self.board.set(State::Running, next.definition.version, None, &*self.parts.clock);
+                    tracing::info!(subscription = %self.name, version = next.definition.version.map(tracing::field::display), "the subscription changed");
                     wanted = next;
                 }
             }
@@ -151,15 +161,22 @@ impl Controller {
 
     async fn plan(&self, wanted: &Wanted) -> Result<Plan, Error> {
         let definition = wanted.definition.clone();
-        let wasm = self.parts.catalog.plugin_file(&definition.version);
-        let (plugins, name) = (self.parts.plugins.clone(), self.name.clone());
-        let handler = {
-            let definition = definition.clone();
-            tokio::task::spawn_blocking(move || plugins.handler(&name, &definition, &wasm)).await
+        let handler = match definition.handled_by()? {
+            HandledBy::Plugin { version, .. } => self.plugin(&definition, version).await?,
+            HandledBy::Forward(forward) => Arc::new(Forwarder {
+                topic: forward.topic.clone(),
+                catalog: self.parts.catalog.clone(),
+                brokers: self.parts.brokers.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            }),
         };
-        let handler =
-            handler.map_err(|error| Error::Task { what: "loading a plugin", why: error.to_string() })??;
         Ok(Plan { name: self.name.clone(), definition, handler, max_age: wanted.max_age })
+    }
+
+    async fn plugin(&self, definition: &Arc<Subscription>, version: Digest) -> Result<Arc<dyn Handler>, Error> {
+        let wasm = self.parts.catalog.plugin_file(&version);
+        let (plugins, name, definition) = (self.parts.plugins.clone(), self.name.clone(), definition.clone());
+        blocking("loading a plugin", move || Ok(plugins.handler(&name, &definition, &version, &wasm)?)).await?
     }
 }
 

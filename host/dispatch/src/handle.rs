@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
 use brolly_core::{
     Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Code, Connection, Counts,
-    Digest, Health, Name, NewMessage, Plugins, Queue, Refusal, Router, StateEntry, Subscription, Thing,
+    Digest, HandledBy, Health, Name, NewMessage, Plugins, Queue, Refusal, Router, StateEntry, Subscription, Thing,
     Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
@@ -54,7 +54,13 @@ impl Dispatch {
     ) -> Self {
         let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
         let parts = Arc::new(Parts { catalog, ledger, brokers, plugins, clock });
-        let inner = Inner { parts, config, boards: RwLock::default(), router: Mutex::default() };
+        let inner = Inner {
+            parts,
+            config,
+            boards: RwLock::default(),
+            router: Mutex::default(),
+            tallying: Mutex::default(),
+        };
         Self { handle: Handle { inner: Arc::new(inner) } }
     }
 
@@ -95,6 +101,8 @@ struct Inner {
     boards: RwLock<HashMap<Name, Arc<Board>>>,
     /// The routes as the broker has them; locked while they are changed.
     router: Mutex<Arc<Router>>,
+    /// Held by the one call that counts deliveries.
+    tallying: Mutex<()>,
 }
 
 /// A part of a listing.
@@ -147,6 +155,10 @@ impl Handle {
 
     pub(crate) fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    pub(crate) fn tallying(&self) -> &Mutex<()> {
+        &self.inner.tallying
     }
 
     pub(crate) fn boards(&self) -> &RwLock<HashMap<Name, Arc<Board>>> {
@@ -256,9 +268,11 @@ impl Handle {
     ) -> Result<Put<Subscription>, Error> {
         // These say more than a plugin file that is not there.
         self.admit(name, &value).await?;
-        let (plugins, wasm) = (self.parts().plugins.clone(), self.catalog().plugin_file(&value.version));
-        let (tried, definition) = (name.clone(), value.clone());
-        blocking("trying a plugin", move || plugins.handler(&tried, &definition, &wasm)).await??;
+        if let HandledBy::Plugin { version, .. } = value.handled_by()? {
+            let (plugins, wasm) = (self.parts().plugins.clone(), self.catalog().plugin_file(&version));
+            let (tried, definition) = (name.clone(), value.clone());
+            blocking("trying a plugin", move || plugins.handler(&tried, &definition, &version, &wasm)).await??;
+        }
         Ok(self.catalog().put(name, value, only_if).await?)
     }
 
@@ -472,11 +486,12 @@ impl Handle {
             self.get::<Plugin>(plugin).is_ok_and(|entry| entry.value.version(&admission.digest).is_some());
         let put = self.catalog().add_version(plugin, admission.clone(), wasm).await?;
         let snapshot = self.catalog().snapshot();
-        let users = snapshot.subscriptions.iter().filter(|(_, entry)| entry.value.plugin == *plugin);
+        let users = snapshot.subscriptions.iter().filter(|(_, entry)| entry.value.uses(plugin));
         let compared = users.filter_map(|(name, entry)| {
-            let running = put.entry.value.version(&entry.value.version)?;
+            let version = entry.value.version?;
+            let running = put.entry.value.version(&version)?;
             let new = |import: &&String| !running.admission.imports.contains(*import);
-            Some((name.clone(), entry.value.version, admission.imports.iter().filter(new).cloned().collect()))
+            Some((name.clone(), version, admission.imports.iter().filter(new).cloned().collect()))
         });
         Ok(Uploaded { compared: compared.collect(), admission, created: !known })
     }

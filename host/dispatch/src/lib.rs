@@ -9,9 +9,11 @@ mod brokers;
 mod controller;
 mod dead_letters;
 mod error;
+mod forward;
 mod handle;
 mod meters;
 mod plan;
+mod progress;
 mod publishing;
 mod status;
 mod supervisor;
@@ -22,9 +24,11 @@ pub use brolly_catalog::{
 };
 pub use brolly_ledger::{
     Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, History, Search, Status as DeliveryStatus,
+    Tally,
 };
 
 pub use dead_letters::{DeskResult, Selection};
 pub use error::Error;
 pub use handle::{Config, Dispatch, Handle, Page, QueueCounts, Uploaded};
+pub use progress::{Arrival, Progress};
 pub use status::{State, Status};

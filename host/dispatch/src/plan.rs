@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use brolly_core::{Call, Handled, Handler, Message, Name, Subscription, Timestamp};
+use brolly_core::{
+    Accepted, Call, Decision, Handled, Handler, Message, Name, Subscription, Timestamp,
+};
 use brolly_ledger::{Begun, StateView};
 
 /// A handler with what belongs to it.
@@ -26,6 +28,18 @@ impl Plan {
             idempotency_key: &begun.idempotency_key,
             state,
         })
+    }
+
+    /// Whether its deliveries are moved elsewhere. One that comes again after that is moved again: it
+    /// may have been moved back since, and who handles it elsewhere knows it if it was not.
+    pub(crate) fn forwards(&self) -> bool {
+        self.definition.forward.is_some()
+    }
+
+    /// What a delivery became elsewhere by being moved.
+    pub(crate) fn forwarded(&self, message: &Message, decision: &Decision) -> Option<Accepted> {
+        let forward = self.definition.forward.as_ref().filter(|_| *decision == Decision::Ack)?;
+        Some(Accepted { id: message.id.clone(), topic: forward.topic.clone(), duplicate: false })
     }
 
     /// Why the message is too old to be handled, if it is.

@@ -1,7 +1,12 @@
 //! What a subscription is doing now, as people want to know it.
 
-use brolly_core::{Clock, Digest, Timestamp};
+use std::time::Duration;
+
+use brolly_core::{Clock, Decision, Digest, Timestamp};
 use parking_lot::Mutex;
+
+/// A failure with the same reason is no news for so long.
+const RECENT: Duration = Duration::from_secs(10);
 
 /// What a subscription is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +93,27 @@ impl Board {
         status.error = error;
     }
 
-    pub(crate) fn count(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock());
+    /// Counts a decision. Answers whether its reason is news: not the same as a moment before.
+    pub(crate) fn tell(&self, decision: &Decision, at: Timestamp) -> bool {
+        let mut status = self.0.lock();
+        let reason = match decision {
+            Decision::Ack => {
+                status.acked += 1;
+                return false;
+            }
+            Decision::Retry { reason, .. } => {
+                status.retried += 1;
+                reason
+            }
+            Decision::DeadLetter { reason } => {
+                status.dead += 1;
+                reason
+            }
+            Decision::Release { reason, .. } => reason,
+        };
+        let told = |(before, told): &(Timestamp, String)| at.since(*before) < RECENT && told == reason;
+        let news = !status.last_failure.as_ref().is_some_and(told);
+        status.last_failure = Some((at, reason.clone()));
+        news
     }
 }

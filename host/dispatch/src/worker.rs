@@ -63,7 +63,8 @@ impl Worker {
     /// One delivery, from being taken to its outcome being on the way to the disk.
     fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
         let held = Held { source: &*self.source, lease: Some(delivery.lease) };
-        let begun = match self.ledger.begin(&self.name, &self.queue, delivery, self.clock.now())? {
+        let plan = self.plan.load();
+        let begun = match self.ledger.begin(&self.name, &self.queue, delivery, plan.forwards(), self.clock.now())? {
             Begin::Attempt(begun) => begun,
             Begin::Early(delay) => {
                 held.give_back(delay);
@@ -76,7 +77,6 @@ impl Worker {
                 return Ok(());
             }
         };
-        let plan = self.plan.load();
         for races in 0.. {
             let _alone = (races >= RACES).then(|| self.alone.write());
             let _beside = (races < RACES).then(|| self.alone.read());
@@ -129,9 +129,12 @@ impl Worker {
                 Decision::Ack => finished.effects.publish.as_slice(),
                 Decision::Retry { .. } | Decision::DeadLetter { .. } | Decision::Release { .. } => &[],
             };
+            let decision = finished.decision.clone();
             let done = self.ledger.finish(begun, &delivery.message, finished, state, |commit| {
                 self.stage_settlement(delivery, settlement, commit);
-                self.publisher.stage(publish, begun, commit)
+                let mut published = self.publisher.stage(publish, begun, commit)?;
+                published.extend(plan.forwarded(&delivery.message, &decision));
+                Ok(published)
             });
             match done {
                 Ok(Finish::Submitted) => {
@@ -153,21 +156,11 @@ impl Worker {
 
     fn tell(&self, attempt: &Attempt) {
         self.meters.decided(&attempt.decision);
-        let at = attempt.at;
-        self.board.count(|status| match &attempt.decision {
-            Decision::Ack => status.acked += 1,
-            Decision::Retry { reason, .. } => {
-                status.retried += 1;
-                status.last_failure = Some((at, reason.clone()));
-            }
-            Decision::DeadLetter { reason } => {
-                status.dead += 1;
-                status.last_failure = Some((at, reason.clone()));
-            }
-            Decision::Release { reason, .. } => status.last_failure = Some((at, reason.clone())),
-        });
-        if let Decision::Release { reason, delay } = &attempt.decision {
-            tracing::warn!(subscription = %self.name, reason, ?delay, "a delivery was put back by the host");
+        let news = self.board.tell(&attempt.decision, attempt.at);
+        if let Decision::Release { reason, delay } = &attempt.decision
+            && news
+        {
+            tracing::warn!(subscription = %self.name, reason, ?delay, "deliveries are put back by the host");
         }
     }
 }
@@ -205,7 +198,7 @@ impl Attempt {
             decision: &self.decision,
             outcome: self.outcome,
             effects: &self.handled.effects,
-            version: self.outcome.is_a_handlers().then_some(plan.definition.version),
+            version: self.outcome.is_a_handlers().then_some(plan.definition.version).flatten(),
             at: self.at,
             duration_us: u64::try_from(self.handled.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: self.handled.memory_bytes,
@@ -226,7 +219,7 @@ fn outcome_of(verdict: &Verdict) -> AttemptOutcome {
 
 /// Whether what a publish was refused for passes by itself or with an operator's help, so that the
 /// delivery should wait for it.
-fn passes(refusal: &Refusal) -> bool {
+pub(crate) fn passes(refusal: &Refusal) -> bool {
     matches!(refusal.code, Code::QueueFull | Code::DiskFull | Code::Unavailable | Code::NotFound)
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod history;
 mod retention;
 mod state;
+mod tally;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ pub use error::Error;
 pub use history::{DeliveryHistory, Found, History, Search};
 pub use retention::Swept;
 pub use state::StateView;
+pub use tally::Tally;
 
 use deliveries::DeliveryRow;
 use state::States;
@@ -120,7 +122,7 @@ impl Ledger {
         &self.dead_letters
     }
 
-    /// Begins an attempt at a delivery.
+    /// Begins an attempt at a delivery. With `again` one that was acknowledged is attempted once more.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -129,6 +131,7 @@ impl Ledger {
         subscription: &Name,
         queue: &Name,
         delivery: &Delivery,
+        again: bool,
         now: Timestamp,
     ) -> Result<Begin, Error> {
         let message = &*delivery.message;
@@ -148,7 +151,8 @@ impl Ledger {
             false => deliveries::read(&self.store, seq, subscription)?,
         };
         if let Some(row) = &row {
-            if row.status != Status::Waiting {
+            let open = row.status == Status::Waiting || (again && row.status == Status::Acked);
+            if !open {
                 return Ok(Begin::Decided(Settlement::Ack));
             }
             if let Some(early) = row.last.early(now) {

@@ -65,7 +65,7 @@ impl Bench {
     }
 
     fn begin(&self, delivery: &Delivery) -> Begun {
-        match self.ledger.begin(&name("s"), &name("q"), delivery, Timestamp(u64::MAX)).unwrap() {
+        match self.ledger.begin(&name("s"), &name("q"), delivery, false, Timestamp(u64::MAX)).unwrap() {
             Begin::Attempt(begun) => *begun,
             other => panic!("not to be attempted: {other:?}"),
         }
@@ -127,9 +127,9 @@ async fn what_is_decided_is_not_handled_again() {
         let delivery = bench.delivery(&format!("{decision:?}"));
         bench.decide(&delivery, &decision);
         bench.settled().await;
-        let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(u64::MAX)).unwrap();
+        let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, false, Timestamp(u64::MAX)).unwrap();
         assert!(matches!(again, Begin::Decided(Settlement::Ack)), "{decision:?}");
-        let other = bench.ledger.begin(&name("other"), &name("q2"), &delivery, Timestamp(u64::MAX)).unwrap();
+        let other = bench.ledger.begin(&name("other"), &name("q2"), &delivery, false, Timestamp(u64::MAX)).unwrap();
         assert!(matches!(other, Begin::Attempt(_)), "another subscription's delivery of the same message");
     }
 }
@@ -156,7 +156,7 @@ async fn a_message_from_elsewhere_is_stored_with_its_first_outcome_and_has_one_n
     let delivery = remote(&bench, "m");
     let begun = bench.begin(&delivery);
     assert_eq!(begun.attempt, 3, "as the message itself tells");
-    let elsewhere = bench.ledger.begin(&name("other"), &name("q2"), &delivery, Timestamp(0)).unwrap();
+    let elsewhere = bench.ledger.begin(&name("other"), &name("q2"), &delivery, false, Timestamp(0)).unwrap();
     let Begin::Attempt(elsewhere) = elsewhere else {
         panic!("another subscription handles it beside this one")
     };
@@ -166,10 +166,10 @@ async fn a_message_from_elsewhere_is_stored_with_its_first_outcome_and_has_one_n
     bench.finish(&delivery, &begun, &Decision::Ack, &Effects::default(), &view);
     // The claim is still held here, as by a worker that is slow to let go.
     bench.settled().await;
-    let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(0)).unwrap();
+    let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, false, Timestamp(0)).unwrap();
     assert!(matches!(again, Begin::Decided(_)), "{again:?}");
     drop(begun);
-    let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(0)).unwrap();
+    let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, false, Timestamp(0)).unwrap();
     assert!(matches!(again, Begin::Decided(_)), "{again:?}");
     assert_eq!(bench.attempts("m").0, Status::Acked);
 }
@@ -181,7 +181,7 @@ async fn a_delivery_that_comes_before_its_retry_is_due_waits() {
     bench.decide(&delivery, &retry());
     bench.settled().await;
     let at = bench.attempts("m").1[0].at;
-    let begin = |now| bench.ledger.begin(&name("s"), &name("q"), &delivery, Timestamp(now)).unwrap();
+    let begin = |now| bench.ledger.begin(&name("s"), &name("q"), &delivery, false, Timestamp(now)).unwrap();
     assert!(matches!(begin(at.0 + 2), Begin::Early(left) if left.as_millis() == 5));
     assert!(matches!(begin(at.0 + 7), Begin::Attempt(begun) if begun.attempt == 4));
 }

@@ -137,7 +137,7 @@ impl WasmHandler {
             }
             Err(unable) => unable.verdict,
         };
-        let plugin = &subscription.plugin;
+        let plugin = subscription.plugin.as_ref().map_or("", Name::as_str);
         let fault = match unable {
             Verdict::Fault(fault) => fault,
             Verdict::Unavailable(reason) => return Err(PluginError::Host(reason)),

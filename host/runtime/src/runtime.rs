@@ -60,10 +60,10 @@ impl Plugins for Runtime {
         &self,
         name: &Name,
         subscription: &Subscription,
+        version: &Digest,
         wasm: &Path,
     ) -> Result<Arc<dyn Handler>, PluginError> {
-        let (loaded, _) =
-            self.library.load(&subscription.version, || read(wasm, &subscription.version).map(Cow::Owned))?;
+        let (loaded, _) = self.library.load(version, || read(wasm, version).map(Cow::Owned))?;
         let handler = WasmHandler::new(Arc::clone(&self.host), loaded, name, subscription);
         handler.try_out(subscription)?;
         Ok(Arc::new(handler))

@@ -92,6 +92,12 @@ pub fn delivery_prefix(seq: u64) -> Vec<u8> {
     key(DELIVERY, &[&seq.to_be_bytes()])
 }
 
+/// All deliveries of all messages.
+#[must_use]
+pub fn deliveries_prefix() -> Vec<u8> {
+    vec![DELIVERY]
+}
+
 /// Message, subscription and, for an earlier attempt, its number.
 #[must_use]
 pub fn parse_delivery(key: &[u8]) -> Option<(u64, Name, Option<u32>)> {

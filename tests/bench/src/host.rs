@@ -15,7 +15,7 @@ use brolly_amqp::Amqp;
 use brolly_catalog::Catalog;
 use brolly_core::{
     Accepted, Broker, BrokerDefinition, BrokerError, Brokers, Commit, Consume, Counts, Delivery, Health,
-    Lease, Message, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue, Refusal,
+    Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue, Refusal,
     Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
 use brolly_dispatch::{Dispatch, Handle, Precondition};
@@ -221,6 +221,10 @@ impl Broker for Watched {
 
     async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, BrokerError> {
         self.broker.publish(topic, messages).await
+    }
+
+    async fn forward(&self, moved: Moved<'_>) -> Result<(), BrokerError> {
+        self.broker.forward(moved).await
     }
 
     fn stage_publish(

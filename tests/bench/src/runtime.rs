@@ -108,7 +108,7 @@ impl Ours {
             expires_at: None,
             payload: Bytes::from_static(ORDER),
         };
-        let handler = runtime.handler(&name, &subscription, &path)?;
+        let handler = runtime.handler(&name, &subscription, &admission.digest, &path)?;
         Ok(Self { handler, message, subscription: name, state: NoState, _dir: dir })
     }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use brolly_tests::{
     eventually,
+    flow::{self, Flow},
     proxy::Proxy,
     rabbit::Rabbit,
     server::{PATIENCE, Server, plugin_bytes},
 };
 use serde_json::json;
 
-use super::orders::{Flow, check};
+use super::orders::check;
 
 struct Scene {
     rabbit: Rabbit,
@@ -35,12 +36,7 @@ impl Scene {
 
     /// Waits until everything runs again.
     async fn mended(&self) {
-        super::broker_is(&self.server, "connected").await;
-        eventually("every subscription runs again", PATIENCE, || async {
-            let all = self.server.all("/subscriptions").await;
-            all.iter().all(|one| one["status"]["state"] == "running").then_some(())
-        })
-        .await;
+        flow::mended(&self.server, "rabbit").await;
     }
 
     async fn exact(self, flow: Flow) {
@@ -56,10 +52,10 @@ async fn a_server_that_restarts_and_closes_connections_costs_nothing() {
     let Some(scene) = Scene::new("restarts of RabbitMQ").await else { return };
     let flow = Flow::start(&scene.server, 10_000, Duration::from_millis(150));
     for _ in 0..3 {
-        let before = super::metric(&scene.server, "brolly_broker_reconnects_total").await;
+        let before = flow::metric(&scene.server, "brolly_broker_reconnects_total").await;
         scene.rabbit.close_all_connections("a test").await;
         eventually("the cut is counted", PATIENCE, || async {
-            (super::metric(&scene.server, "brolly_broker_reconnects_total").await > before).then_some(())
+            (flow::metric(&scene.server, "brolly_broker_reconnects_total").await > before).then_some(())
         })
         .await;
         scene.mended().await;
@@ -136,7 +132,7 @@ async fn a_channel_that_the_server_closes_costs_nothing() {
     let lines = "{\"id\":\"a\",\"key\":\"k\",\"payload\":1}\n{\"id\":\"b\",\"key\":\"k\",\"payload\":2}\n";
     server.bulk("t", lines.to_owned()).await.unwrap().ok();
     eventually("the channel was closed and the subscription noticed", PATIENCE, || async {
-        (super::metric(&server, "brolly_subscription_failures_total").await >= 1.0).then_some(())
+        (flow::metric(&server, "brolly_subscription_failures_total").await >= 1.0).then_some(())
     })
     .await;
     server.put("/subscriptions/q", wanted("counter")).await;

@@ -8,11 +8,7 @@ mod neighbours;
 mod orders;
 mod set_up;
 
-use brolly_tests::{
-    rabbit::Rabbit,
-    server::{PATIENCE, Server},
-    skip,
-};
+use brolly_tests::{flow, rabbit::Rabbit, server::Server, skip};
 use serde_json::{Value, json};
 
 /// A server for a test, unless there is none on this machine.
@@ -38,17 +34,5 @@ async fn host(dir: &std::path::Path, url: &str, more: Value) -> Server {
 
 /// Waits until the broker is in this state.
 async fn broker_is(server: &Server, state: &str) -> Value {
-    brolly_tests::eventually(&format!("the broker is {state}"), PATIENCE, || async {
-        let broker = server.get("/brokers/rabbit").await;
-        (broker["status"]["state"] == state).then_some(broker)
-    })
-    .await
-}
-
-/// A number of `/metrics`: the sum over all labels.
-async fn metric(server: &Server, name: &str) -> f64 {
-    let request = reqwest::Client::new().get(format!("{}/metrics", server.url)).bearer_auth(&server.token);
-    let text = request.send().await.unwrap().text().await.unwrap();
-    let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    flow::broker_is(server, "rabbit", state).await
 }

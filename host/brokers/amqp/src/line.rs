@@ -400,6 +400,7 @@ impl Line {
             to: To::Queue { queue: self.queue().clone(), delay: retry.delay, attempts: retry.attempts },
             message: retry.message.clone(),
             routed: vec![self.queue().clone()],
+            moved: None,
         }
     }
 

@@ -79,7 +79,8 @@ impl Inner {
         match (&parcel.to, wait) {
             (To::Topic, _) => {
                 let exchange = self.topology.exchange_of(&message.topic);
-                letter(&exchange, &message.key, message, None, !parcel.routed.is_empty())
+                let must_arrive = parcel.moved.is_some() || !parcel.routed.is_empty();
+                letter(&exchange, &message.key, message, None, must_arrive)
             }
             (To::Queue { attempts, .. }, Some((wait, ms))) => {
                 let copy = Copy { attempts: *attempts, expiration_ms: Some(ms) };

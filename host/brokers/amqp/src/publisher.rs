@@ -307,8 +307,8 @@ fn blocks(reason: &str) -> BrokerError {
 
 fn unroutable(letter: &Letter) -> BrokerError {
     let detail = format!(
-        "unroutable: the exchange {:?} of the server has no queue for the key {:?}, though a route of Brolly does; it \
-         is bound again soon",
+        "unroutable: the exchange {:?} of the server has no queue for the key {:?}; a route of Brolly is bound again \
+         soon, and if there is none, add one",
         letter.exchange.as_str(),
         letter.routing_key.as_str()
     );

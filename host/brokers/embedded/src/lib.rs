@@ -26,8 +26,8 @@ use std::{collections::HashMap, sync::Arc};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Clock, Code, Commit, Connection, Consume, Counts, Health, Message, Name,
-    NewMessage, Origin, Outgoing, Proposal, Publication, Refusal, Router, Source, Thing, Timestamp,
+    Accepted, Broker, BrokerError, Clock, Code, Commit, Connection, Consume, Counts, Health, Message, Moved,
+    Name, NewMessage, Origin, Outgoing, Proposal, Publication, Refusal, Router, Source, Thing, Timestamp,
 };
 use brolly_store::{Messages, Store, keys};
 use parking_lot::RwLock;
@@ -188,6 +188,10 @@ impl Broker for Embedded {
 
     async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, BrokerError> {
         publish::publish(&self.inner, topic, messages).await
+    }
+
+    async fn forward(&self, moved: Moved<'_>) -> Result<(), BrokerError> {
+        publish::forward(&self.inner, moved).await
     }
 
     fn stage_publish(

@@ -6,8 +6,8 @@ use std::{
 };
 
 use brolly_core::{
-    Accepted, BrokerError, Code, Commit, Message, MessageId, Name, NewMessage, Origin, Outgoing, Refusal,
-    Routing, Timestamp,
+    Accepted, BrokerError, Code, Commit, Message, MessageId, Moved, Name, NewMessage, Origin, Outgoing,
+    Refusal, Routing, Timestamp,
 };
 use brolly_store::{Parent, StoredMessage, keys};
 use parking_lot::Mutex;
@@ -45,11 +45,8 @@ pub(crate) async fn publish(
     topic: &Name,
     messages: Vec<NewMessage>,
 ) -> Result<Vec<Accepted>, BrokerError> {
-    inner.disk.check()?;
     let bytes = messages.iter().map(|message| message.payload.len()).sum::<usize>();
-    let permits = u32::try_from(bytes + messages.len()).unwrap_or(u32::MAX).min(inner.config.publish_bytes);
-    let permit = inner.admission.clone().acquire_many_owned(permits).await;
-    let permit = permit.map_err(|_| Refusal::new(Code::Unavailable, "the broker is stopping"))?;
+    let permit = admit(inner, bytes + messages.len()).await?;
     let (durable, when_durable) = oneshot::channel();
     let accepted = if bytes > INLINE_BYTES || messages.len() > INLINE_MESSAGES {
         let (inner, topic) = (inner.clone(), topic.clone());
@@ -62,12 +59,58 @@ pub(crate) async fn publish(
     } else {
         accept(inner, topic, messages, permit, durable)?
     };
-    when_durable.await.map_err(|_| BrokerError::Failed {
+    when_durable.await.map_err(|_| never_durable(topic))?;
+    Ok(accepted)
+}
+
+/// Waits until there is room for the payloads of a publish.
+async fn admit(inner: &Inner, bytes: usize) -> Result<OwnedSemaphorePermit, BrokerError> {
+    inner.disk.check()?;
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(inner.config.publish_bytes);
+    let permit = inner.admission.clone().acquire_many_owned(permits).await;
+    Ok(permit.map_err(|_| Refusal::new(Code::Unavailable, "the broker is stopping"))?)
+}
+
+fn never_durable(topic: &Name) -> BrokerError {
+    BrokerError::Failed {
         operation: "publish to",
         subject: topic.to_string(),
         source: "the store failed before the messages were durable".into(),
-    })?;
-    Ok(accepted)
+    }
+}
+
+/// Takes a message over from another queue, and answers when it is durable.
+pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), BrokerError> {
+    let (topic, message) = (moved.topic, moved.arriving());
+    let permit = admit(inner, message.payload.len() + 1).await?;
+    let routing = inner.routes()?.route_message(&message);
+    if routing.queues.is_empty() {
+        return Err(Refusal::no_queue(topic, &message.key).into());
+    }
+    let room = Room::reserve(inner, [(&routing, message.payload.len())].into_iter())?;
+    let (durable, when_durable) = oneshot::channel();
+    {
+        let mut commit = Commit::default();
+        let _order = inner.publishing.order.lock();
+        match known(inner, topic, &message.id)? {
+            None => {
+                let Routing { queues: routed, filter_errors } = routing;
+                let stored = StoredMessage { message: Arc::new(message), routed, filter_errors, parent: None };
+                stage_new(inner, stored, None, &room, &mut commit)?;
+            }
+            Some(Known::Stored(seq)) => stage_again(inner, seq, &message, &routing, &room, &mut commit)?,
+            Some(Known::Pending) => {
+                room.unreserve(&routing, message.payload.len());
+                return Err(being_published(topic, &message.id).into());
+            }
+        }
+        commit.then(move || {
+            drop(permit);
+            let _ = durable.send(());
+        });
+        inner.store.submit(commit);
+    }
+    when_durable.await.map_err(|_| never_durable(topic))
 }
 
 /// Checks everything before it accepts anything; then nothing but the store can fail.
@@ -136,8 +179,7 @@ pub(crate) fn stage_outgoing(
         // The commit that has this id is on its way and this one could overtake it; a moment later
         // the id is simply there.
         if pending.contains(&((*topic).clone(), routed.id.clone())) {
-            let detail = format!("the id {} of the topic {topic} is being published right now", routed.id);
-            return Err(Refusal::new(Code::Unavailable, detail).into());
+            return Err(being_published(topic, &routed.id).into());
         }
     }
     drop(pending);
@@ -151,6 +193,28 @@ pub(crate) fn stage_outgoing(
     Ok(accepted)
 }
 
+fn being_published(topic: &Name, id: &str) -> Refusal {
+    let detail = format!("the id {id} of the topic {topic} is being published right now");
+    Refusal::new(Code::Unavailable, detail)
+}
+
+/// How an id is known.
+enum Known {
+    /// It is accepted and not yet durable.
+    Pending,
+    /// The store has its message under this number.
+    Stored(u64),
+}
+
+fn known(inner: &Inner, topic: &Name, id: &MessageId) -> Result<Option<Known>, BrokerError> {
+    // In this order: an id leaves the pending ones only when the store has it.
+    if inner.publishing.pending.lock().contains(&(topic.clone(), id.clone())) {
+        return Ok(Some(Known::Pending));
+    }
+    let stored = inner.messages.find(topic, id).map_err(|error| failed("publish to", topic, error))?;
+    Ok(stored.map(Known::Stored))
+}
+
 /// Adds one message to a commit, unless its topic has the id already.
 fn stage(
     inner: &Arc<Inner>,
@@ -161,11 +225,7 @@ fn stage(
     commit: &mut Commit,
 ) -> Result<Accepted, BrokerError> {
     let Routed { id, message, routing } = routed;
-    let pending = (topic.clone(), id.clone());
-    // In this order: an id leaves the pending ones only when the store has it.
-    let known = inner.publishing.pending.lock().contains(&pending)
-        || inner.messages.find(topic, &id).map_err(|error| failed("publish to", topic, error))?.is_some();
-    if known {
+    if known(inner, topic, &id)?.is_some() {
         room.unreserve(&routing, message.payload.len());
         metrics::counter!("brolly_messages_duplicate_total", "topic" => topic.to_string()).increment(1);
         return Ok(Accepted { id, topic: topic.clone(), duplicate: true });
@@ -183,28 +243,67 @@ fn stage(
         expires_at: message.expires_ms.map(|ms| Timestamp(now.0.saturating_add(ms))),
         payload: message.payload,
     };
-    let seq = inner.messages.allocate();
-    let entry = Entry::new(seq, &message);
-    let queues: Vec<_> = routing.queues.iter().filter_map(|queue| room.index(queue)).collect();
-    for queue in &routing.queues {
-        let row = entry.to_row(due).map_err(|error| failed("publish to", queue, error))?;
-        commit.put(keys::queue_entry(queue, seq), row);
-    }
-    for (route, reason) in &routing.filter_errors {
-        metrics::counter!("brolly_filter_errors_total", "route" => route.to_string()).increment(1);
-        tracing::debug!(%route, %id, reason, "a filter could not be evaluated");
-    }
     let stored = StoredMessage {
         message: Arc::new(message),
         routed: routing.queues,
         filter_errors: routing.filter_errors,
         parent,
     };
-    inner.messages.stage(seq, &stored, commit).map_err(|error| failed("publish to", topic, error))?;
+    stage_new(inner, stored, due, room, commit)?;
+    Ok(Accepted { id, topic: topic.clone(), duplicate: false })
+}
+
+/// Adds a message that its topic has not had, for the queues that it goes to.
+fn stage_new(
+    inner: &Arc<Inner>,
+    stored: StoredMessage,
+    due: Option<Timestamp>,
+    room: &Room,
+    commit: &mut Commit,
+) -> Result<(), BrokerError> {
+    let message = &stored.message;
+    let seq = inner.messages.allocate();
+    let entry = Entry::new(seq, message);
+    for queue in &stored.routed {
+        let row = entry.to_row(due).map_err(|error| failed("publish to", queue, error))?;
+        commit.put(keys::queue_entry(queue, seq), row);
+    }
+    for (route, reason) in &stored.filter_errors {
+        metrics::counter!("brolly_filter_errors_total", "route" => route.to_string()).increment(1);
+        tracing::debug!(%route, id = message.id, reason, "a filter could not be evaluated");
+    }
+    let staged = inner.messages.stage(seq, &stored, commit);
+    staged.map_err(|error| failed("publish to", &message.topic, error))?;
+    let pending = (message.topic.clone(), message.id.clone());
     inner.publishing.pending.lock().insert(pending.clone());
+    let queues = stored.routed.iter().filter_map(|queue| room.index(queue)).collect();
     let claim = Claim { inner: inner.clone(), pending, queues, bytes: u64::from(entry.bytes) };
     commit.then(move || claim.fulfil(entry, due));
-    Ok(Accepted { id, topic: topic.clone(), duplicate: false })
+    Ok(())
+}
+
+/// Adds a message that its topic has had to those queues that it is not in. Where it was handled, the
+/// ledger will know it.
+fn stage_again(
+    inner: &Inner,
+    seq: u64,
+    message: &Message,
+    routing: &Routing,
+    room: &Room,
+    commit: &mut Commit,
+) -> Result<(), BrokerError> {
+    let entry = Entry { taken: true, ..Entry::new(seq, message) };
+    for queue in &routing.queues {
+        let Some(index) = room.index(queue) else { continue };
+        let key = keys::queue_entry(queue, seq);
+        if inner.store.get(&key).map_err(|error| failed("publish to", queue, error))?.is_some() {
+            index.unreserve(1, u64::from(entry.bytes));
+            continue;
+        }
+        commit.put(key, entry.to_row(None).map_err(|error| failed("publish to", queue, error))?);
+        commit.then(move || index.push(entry, None));
+    }
+    Ok(())
 }
 
 /// What an accepted message holds until it is durable: its id, and room in its queues. A commit that

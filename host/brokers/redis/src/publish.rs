@@ -4,7 +4,8 @@
 //! A message is confirmed when the server has it and, if it keeps an append-only file, has written it
 //! there; `appendfsync` says when that is safe from a power cut. No answer within the response
 //! time-out means that it may or may not be there: it is sent again, under the same id, and a list or
-//! stream that had this id among its last 10,000 is left as it is.
+//! stream that had this id among its last 10,000 is left as it is. What is moved here goes by the mark of
+//! the move instead: its id may have been there before.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,6 +57,9 @@ pub(crate) async fn send(inner: &Inner, parcels: Vec<Parcel>) -> Vec<Result<(), 
         }
         match destinations(&plan, &parcel) {
             Err(refusal) => results.push(Err(refusal.into())),
+            Ok(destinations) if destinations.is_empty() && parcel.moved.is_some() => {
+                results.push(Err(Refusal::no_queue(&parcel.message.topic, &parcel.message.key).into()));
+            }
             Ok(destinations) if destinations.is_empty() => results.push(Ok(())),
             Ok(destinations) => {
                 let due = match &parcel.to {
@@ -162,7 +166,7 @@ fn call(parcel: &Parcel, destinations: Vec<Destination>) -> Cmd {
         .flat_map(|destination| [destination.key.as_str(), destination.base.as_str()])
         .collect();
     let mut call = scripts::PUBLISH.call(&keys);
-    let mark = format!("{} {}", message.topic, message.id);
+    let mark = parcel.moved.clone().unwrap_or_else(|| format!("{} {}", message.topic, message.id));
     call.arg(envelope::header(message, attempts)).arg(&*message.payload).arg(mark);
     let to_stream = destinations.iter().any(|destination| destination.kind == "stream");
     let fields = if to_stream { entry::fields(message) } else { Vec::new() };
@@ -223,7 +227,8 @@ mod tests {
             expires_at: None,
             payload: "p".into(),
         };
-        Parcel { to, message: Arc::new(message), routed: routed.iter().map(|queue| name(queue)).collect() }
+        let routed = routed.iter().map(|queue| name(queue)).collect();
+        Parcel { to, message: Arc::new(message), routed, moved: None }
     }
 
     #[test]

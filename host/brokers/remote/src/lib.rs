@@ -23,7 +23,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Health, Message, Name, NewMessage,
+    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Health, Message, Moved, Name, NewMessage,
     Order, Origin, Outgoing, Proposal, Publication, Refusal, Router, Source, Thing,
 };
 use brolly_store::{Messages, Store};
@@ -156,6 +156,10 @@ impl Broker for Remote {
 
     async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, BrokerError> {
         publish::publish(&self.inner, topic, messages).await
+    }
+
+    async fn forward(&self, moved: Moved<'_>) -> Result<(), BrokerError> {
+        publish::forward(&self.inner, moved).await
     }
 
     fn stage_publish(

@@ -235,11 +235,14 @@ impl Outbox {
 impl Entry {
     fn parcel(&self, message: Arc<brolly_core::Message>) -> Parcel {
         match &self.to {
-            Destination::Topic { routed } => Parcel { to: To::Topic, message, routed: routed.clone() },
+            Destination::Topic { routed } => {
+                Parcel { to: To::Topic, message, routed: routed.clone(), moved: None }
+            }
             Destination::Queue { queue, delay_ms } => Parcel {
                 to: To::Queue { queue: queue.clone(), delay: Duration::from_millis(*delay_ms), attempts: 0 },
                 message,
                 routed: vec![queue.clone()],
+                moved: None,
             },
         }
     }

@@ -4,11 +4,11 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use brolly_core::{
-    Accepted, BrokerError, Code, Commit, Message, MessageId, Name, NewMessage, Origin, Outgoing, Refusal,
-    Routing, Timestamp,
+    Accepted, BrokerError, Code, Commit, Message, MessageId, Moved, Name, NewMessage, Origin, Outgoing,
+    Refusal, Routing, Timestamp,
 };
 use brolly_store::{Claim, Identity, Parent, StoredMessage};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use crate::{
@@ -41,10 +41,7 @@ pub(crate) async fn publish(
     topic: &Name,
     messages: Vec<NewMessage>,
 ) -> Result<Vec<Accepted>, BrokerError> {
-    let bytes = messages.iter().map(|message| message.payload.len() + 1).sum::<usize>();
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(crate::PUBLISH_BYTES);
-    let permit = inner.admission.clone().acquire_many_owned(permits).await;
-    let permit = permit.map_err(|_| Refusal::new(Code::Unavailable, "the broker is stopping"))?;
+    let permit = admit(inner, messages.iter().map(|message| message.payload.len() + 1).sum()).await?;
     let (checking, to) = (inner.clone(), topic.clone());
     let checked = tokio::task::spawn_blocking(move || check(&checking, &to, messages));
     let Checked { accepted, fresh } = checked.await.map_err(|error| BrokerError::Failed {
@@ -78,6 +75,33 @@ pub(crate) async fn publish(
             Err(Refusal::new(Code::Unavailable, detail).into())
         }
     }
+}
+
+/// Waits until there is room for the payloads of a publish.
+async fn admit(inner: &Inner, bytes: usize) -> Result<OwnedSemaphorePermit, BrokerError> {
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(crate::PUBLISH_BYTES);
+    let permit = inner.admission.clone().acquire_many_owned(permits).await;
+    Ok(permit.map_err(|_| Refusal::new(Code::Unavailable, "the broker is stopping"))?)
+}
+
+/// Takes a message over from another queue, and answers when the other side has confirmed it and its
+/// id is remembered.
+pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), BrokerError> {
+    let (topic, message) = (moved.topic, Arc::new(moved.arriving()));
+    let permit = admit(inner, message.payload.len() + 1).await?;
+    let Routing { queues: routed, filter_errors } = inner.routes()?.route_message(&message);
+    let identity = inner.messages.identify(topic, &message.id);
+    let claim = match identity.map_err(|error| failed("move to", topic, error))? {
+        Identity::Known(_) => None,
+        Identity::Pending(_) => return Err(being_published(topic, &message.id).into()),
+        Identity::New(claim) => Some(claim),
+    };
+    let mark = Some(moved.mark.to_owned());
+    let parcel = Parcel { to: To::Topic, message: message.clone(), routed: routed.clone(), moved: mark };
+    inner.transport.send(vec![parcel]).await.pop().unwrap_or(Ok(()))?;
+    let Some(claim) = claim else { return Ok(()) };
+    let stored = StoredMessage { message, routed, filter_errors, parent: None };
+    remember(inner, topic, vec![Fresh { stored, delay: None, claim }], permit).await
 }
 
 /// Checks everything before anything is sent. Blocks on the store.
@@ -158,11 +182,15 @@ impl Fresh {
     fn parcels(&self) -> Vec<Parcel> {
         let (message, routed) = (self.stored.message.clone(), self.stored.routed.clone());
         match self.delay {
-            None => vec![Parcel { to: To::Topic, message, routed }],
+            None => vec![Parcel { to: To::Topic, message, routed, moved: None }],
             Some(delay) => {
                 let to = |queue: &Name| To::Queue { queue: queue.clone(), delay, attempts: 0 };
-                let parcel =
-                    |queue| Parcel { to: to(queue), message: message.clone(), routed: vec![queue.clone()] };
+                let parcel = |queue: &Name| Parcel {
+                    to: to(queue),
+                    message: message.clone(),
+                    routed: vec![queue.clone()],
+                    moved: None,
+                };
                 routed.iter().map(parcel).collect()
             }
         }

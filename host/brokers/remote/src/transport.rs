@@ -65,6 +65,10 @@ pub struct Parcel {
     /// The queues that it goes to by Brolly's own routes. If there is one and the other side finds
     /// none, sending fails.
     pub routed: Vec<Name>,
+    /// It is moved here from another queue ([`brolly_core::Moved`]), with the mark of that: sending
+    /// fails unless some queue or stream takes it, and a side that remembers what it has had goes by
+    /// the mark, not by the id.
+    pub moved: Option<String>,
 }
 
 /// Where a message is sent.

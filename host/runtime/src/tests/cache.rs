@@ -78,12 +78,12 @@ fn a_handler_is_made_from_the_file_alone_and_only_from_the_right_one() {
     .unwrap();
     let name = Name::new("sub").unwrap();
     let rig = Rig::new();
-    let error = |path: &PathBuf| match rig.runtime.handler(&name, &subscription, path) {
+    let error = |path: &PathBuf| match rig.runtime.handler(&name, &subscription, &digest, path) {
         Err(PluginError::Host(error)) => error,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was made"),
     };
     assert!(error(&rig.dir.path().join("missing.wasm")).contains("missing.wasm"));
     assert!(error(&rig.keep(&guest("unreachable"))).contains("damaged"));
-    assert!(rig.runtime.handler(&name, &subscription, &rig.keep(&wasm)).is_ok());
+    assert!(rig.runtime.handler(&name, &subscription, &digest, &rig.keep(&wasm)).is_ok());
 }

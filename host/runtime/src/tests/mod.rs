@@ -71,7 +71,7 @@ impl Rig {
         .unwrap();
         change(&mut subscription);
         let name = Name::new("sub").unwrap();
-        let handler = self.runtime.handler(&name, &subscription, &self.keep(wasm))?;
+        let handler = self.runtime.handler(&name, &subscription, &admission.digest, &self.keep(wasm))?;
         Ok(Subject { handler, state: MapState::default(), subscription: name })
     }
 

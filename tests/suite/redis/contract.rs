@@ -1,5 +1,4 @@
-//! Redis keeps the contract, with lists. What the contract counts as ready again after a crash, a
-//! stream counts as pending until a consumer claims it; streams are tested beside the adapter.
+//! Redis keeps the contract, with lists and with streams.
 
 use std::sync::Arc;
 
