@@ -6,7 +6,10 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use brolly_core::Topic;
+use brolly_core::{Code, Feed, Gap, Refusal, Standing, Topic};
+use brolly_dispatch::{FeedStatus, Heard};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -18,8 +21,53 @@ use crate::{
     problem::Problem,
 };
 
+/// A time in which nobody listened: what was published then is lost.
+#[derive(Debug, Serialize, ToSchema)]
+struct GapBody {
+    /// The last moment at which somebody is known to have listened, in milliseconds since 1970.
+    from_ms: u64,
+    /// When somebody did again.
+    to_ms: u64,
+    /// Why.
+    reason: String,
+}
+
+/// How the feed of a topic stands.
+#[derive(Debug, Serialize, ToSchema)]
+struct FeedBody {
+    #[serde(flatten)]
+    feed: Feed,
+    /// listening, standby (another host of the group listens), or lost.
+    state: &'static str,
+    /// Since when, in milliseconds since 1970.
+    since_ms: u64,
+    /// Why it is lost.
+    detail: Option<String>,
+    /// How often something was missed.
+    missed: u64,
+    /// The latest 100 of these, oldest first.
+    gaps: Vec<GapBody>,
+}
+
+impl FeedBody {
+    fn new(feed: Feed, status: FeedStatus) -> Self {
+        let (state, detail) = match status.standing {
+            Standing::Listening => ("listening", None),
+            Standing::Standby => ("standby", None),
+            Standing::Lost(why) => ("lost", Some(why)),
+        };
+        let gap = |Gap { from, to, reason }| GapBody { from_ms: from.0, to_ms: to.0, reason };
+        let Heard { missed, gaps, .. } = status.heard;
+        let gaps = gaps.into_iter().map(gap).collect();
+        Self { feed, state, since_ms: status.since.0, detail, missed, gaps }
+    }
+}
+
 pub(crate) fn router() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().routes(routes!(list_topics)).routes(routes!(get_topic, put_topic, delete_topic))
+    OpenApiRouter::new()
+        .routes(routes!(list_topics))
+        .routes(routes!(get_topic, put_topic, delete_topic))
+        .routes(routes!(get_feed))
 }
 
 /// Lists topics by name.
@@ -76,4 +124,20 @@ async fn delete_topic(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     definitions::delete::<Topic>(&admin, &name, &headers).await
+}
+
+/// Shows how the feed of a topic stands, and what was missed.
+#[utoipa::path(get, path = "/topics/{topic}/feed", tag = "topics", params(("topic" = String, Path)),
+    responses((status = 200, body = FeedBody),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: there is no such topic, or it has no feed")))]
+async fn get_feed(
+    State(admin): State<Admin>,
+    NameInPath(name): NameInPath,
+) -> Result<Json<FeedBody>, Problem> {
+    let topic = admin.handle.get::<Topic>(&name)?;
+    let feed = topic.value.feed.clone().zip(admin.handle.feed(&name));
+    let (feed, status) = feed.ok_or_else(|| {
+        Refusal::new(Code::NotFound, format!("the topic {name} has no feed"))
+    })?;
+    Ok(Json(FeedBody::new(feed, status)))
 }

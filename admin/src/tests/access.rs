@@ -23,6 +23,7 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("PUT", "/api/v1/brokers/{broker}", Some(CHANGE)),
     ("DELETE", "/api/v1/brokers/{broker}", Some(CHANGE)),
     ("GET", "/api/v1/topics", Some(READ)),
+    ("GET", "/api/v1/topics/{topic}/feed", Some(READ)),
     ("GET", "/api/v1/topics/{topic}", Some(READ)),
     ("PUT", "/api/v1/topics/{topic}", Some(CHANGE)),
     ("DELETE", "/api/v1/topics/{topic}", Some(CHANGE)),

@@ -59,10 +59,10 @@ pub trait Definition: Clone + PartialEq + Serialize + DeserializeOwned + Send + 
     /// Says what is wrong and how to mend it.
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal>;
 
-    /// The broker that is to honour it, and what that is asked. Only for what has passed
+    /// The brokers that are to honour it, and what each is asked. Only for what has passed
     /// [`Definition::check`].
-    fn proposal<'a>(&'a self, _snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
-        None
+    fn proposals<'a>(&'a self, _snapshot: &'a Snapshot) -> Vec<(&'a Name, Proposal<'a>)> {
+        Vec::new()
     }
 
     /// Checks that nothing refers to it.
@@ -115,6 +115,7 @@ impl Definition for Topic {
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         self.check()?;
         references::broker(snapshot, &self.broker)?;
+        references::feed(snapshot, self)?;
         references::broker_unchanged(
             "topic",
             name,
@@ -123,8 +124,9 @@ impl Definition for Topic {
         )
     }
 
-    fn proposal<'a>(&'a self, _snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
-        Some((&self.broker, Proposal::Topic(self)))
+    fn proposals<'a>(&'a self, _snapshot: &'a Snapshot) -> Vec<(&'a Name, Proposal<'a>)> {
+        let feed = self.feed.iter().map(|feed| (&feed.broker, Proposal::Feed(feed)));
+        std::iter::once((&self.broker, Proposal::Topic(self))).chain(feed).collect()
     }
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -155,8 +157,8 @@ impl Definition for Queue {
         )
     }
 
-    fn proposal<'a>(&'a self, _snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
-        Some((&self.broker, Proposal::Queue(self)))
+    fn proposals<'a>(&'a self, _snapshot: &'a Snapshot) -> Vec<(&'a Name, Proposal<'a>)> {
+        vec![(&self.broker, Proposal::Queue(self))]
     }
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -182,9 +184,9 @@ impl Definition for Route {
         references::route_closes_no_circle(snapshot, name, self)
     }
 
-    fn proposal<'a>(&'a self, snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
-        let queue = &snapshot.queues.get(&self.queue)?.value;
-        Some((&queue.broker, Proposal::Route(self, queue)))
+    fn proposals<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<(&'a Name, Proposal<'a>)> {
+        let queue = snapshot.queues.get(&self.queue).map(|entry| &*entry.value);
+        queue.into_iter().map(|queue| (&queue.broker, Proposal::Route(self, queue))).collect()
     }
 
     fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -213,9 +215,9 @@ impl Definition for Subscription {
         references::subscription_ends(snapshot, name, self)
     }
 
-    fn proposal<'a>(&'a self, snapshot: &'a Snapshot) -> Option<(&'a Name, Proposal<'a>)> {
-        let queue = &snapshot.queues.get(&self.queue)?.value;
-        Some((&queue.broker, Proposal::Order(queue, self.order)))
+    fn proposals<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<(&'a Name, Proposal<'a>)> {
+        let queue = snapshot.queues.get(&self.queue).map(|entry| &*entry.value);
+        queue.into_iter().map(|queue| (&queue.broker, Proposal::Order(queue, self.order))).collect()
     }
 
     fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {

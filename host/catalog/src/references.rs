@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use brolly_core::{BrokerDefinition, Code, HandledBy, Name, Refusal, Route, Subscription, defaults};
+use brolly_core::{BrokerDefinition, Code, HandledBy, Name, Refusal, Route, Subscription, Topic, defaults};
 
 use crate::{Plugin, Role, Snapshot};
 
@@ -23,6 +23,22 @@ pub(crate) fn broker(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
             defaults::broker()
         ),
     )
+}
+
+/// What a feed brings is kept at once, so its topic lives in the host; its broker is another one.
+pub(crate) fn feed(snapshot: &Snapshot, topic: &Topic) -> Result<(), Refusal> {
+    let Some(feed) = &topic.feed else { return Ok(()) };
+    if topic.broker != defaults::broker() {
+        return refuse(
+            Code::Unsupported,
+            format!(
+                "a topic with a feed lives on the broker {}, which keeps what is heard; forward from there to {}",
+                defaults::broker(),
+                topic.broker
+            ),
+        );
+    }
+    broker(snapshot, &feed.broker)
 }
 
 /// The embedded broker is there by itself; another one stays of its kind, as its queues are.
@@ -47,12 +63,14 @@ pub(crate) fn broker_may_be(
 }
 
 pub(crate) fn broker_unused(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
-    let topic = snapshot.topics.iter().find(|(_, topic)| topic.value.broker == *name);
+    let fed = |topic: &Topic| topic.feed.as_ref().is_some_and(|feed| feed.broker == *name);
+    let lives = |topic: &Topic| topic.broker == *name || fed(topic);
+    let topic = snapshot.topics.iter().find(|(_, topic)| lives(&topic.value));
     let queue = snapshot.queues.iter().find(|(_, queue)| queue.value.broker == *name);
     let user = topic.map(|(topic, _)| ("topic", topic)).or(queue.map(|(queue, _)| ("queue", queue)));
     match user {
         Some((kind, user)) => {
-            refuse(Code::InUse, format!("the {kind} {user} lives on the broker {name}; delete that first"))
+            refuse(Code::InUse, format!("the {kind} {user} uses the broker {name}; delete that first"))
         }
         None => Ok(()),
     }

@@ -1,12 +1,12 @@
 //! The port to a system that keeps messages. Each adapter maps these words to its system's own.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
-    BrokerDefinition, Code, Commit, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal,
-    Route, Router, Settlement, Timestamp, Topic,
+    BrokerDefinition, Code, Commit, Feed, Listener, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal,
+    Route, Router, Seat, Settlement, Timestamp, Topic,
 };
 
 /// Makes brokers of the kinds that a host knows.
@@ -98,6 +98,20 @@ pub trait Broker: Send + Sync + 'static {
     /// Starts to take deliveries from a queue. A queue has one source at a time.
     async fn consume(&self, queue: &Name, consume: Consume) -> Result<Arc<dyn Source>, BrokerError>;
 
+    /// Listens to a feed until `stop`, connecting again for ever; comes back when what was heard is
+    /// durable.
+    ///
+    /// [`Code::Unsupported`] where this broker has no such channels.
+    async fn listen(
+        &self,
+        _feed: &Feed,
+        _seat: Seat<'_>,
+        _listener: Arc<dyn Listener>,
+        _stop: Stop,
+    ) -> Result<(), BrokerError> {
+        Err(Refusal::no_channels().into())
+    }
+
     /// What the queue holds.
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError>;
 
@@ -106,6 +120,9 @@ pub trait Broker: Send + Sync + 'static {
     /// Without `force` a queue that holds messages is refused with [`crate::Code::NotEmpty`].
     async fn delete_queue(&self, queue: &Name, force: bool) -> Result<(), BrokerError>;
 }
+
+/// Tells something that runs to end.
+pub type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The stream of deliveries of one queue to one subscription.
 #[async_trait]
@@ -190,6 +207,8 @@ pub enum Proposal<'a> {
     Queue(&'a Queue),
     /// A route, with the queue that it goes to.
     Route(&'a Route, &'a Queue),
+    /// A channel that a topic is to get messages from.
+    Feed(&'a Feed),
     /// That a queue is consumed in this order.
     Order(&'a Queue, Order),
 }

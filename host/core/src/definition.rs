@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Digest, Filter, Name, Pattern, Refusal, RetryPolicy};
+use crate::{Feed, Code, Digest, Filter, Name, Pattern, Refusal, RetryPolicy};
 
 /// Values of fields that are left out.
 pub mod defaults {
@@ -82,6 +82,9 @@ pub struct Topic {
     /// It belongs to somebody else: it must exist on the broker, and is never made, altered or deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
+    /// Where it gets messages that others publish and nobody keeps; for topics of the embedded broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<Feed>,
 }
 
 /// A durable buffer that holds messages until they are handled.
@@ -342,11 +345,11 @@ impl Route {
 }
 
 /// Checks a name on a broker that is not Brolly's own.
-fn check_address(mistakes: &mut Mistakes, address: Option<&str>) {
+fn check_address(mistakes: &mut Mistakes, field: &str, address: Option<&str>) {
     let Some(address) = address else { return };
-    mistakes.range("address (bytes)", address.len() as u64, 1..=255);
+    mistakes.range(&format!("{field} (bytes)"), address.len() as u64, 1..=255);
     if address.chars().any(char::is_control) {
-        mistakes.0.push("address contains a control character".to_owned());
+        mistakes.0.push(format!("{field} contains a control character"));
     }
 }
 
@@ -354,7 +357,14 @@ impl Topic {
     /// A topic with a description and nothing else said.
     #[must_use]
     pub fn on(broker: Name, description: impl Into<String>) -> Self {
-        Self { broker, description: description.into(), owners: Vec::new(), address: None, adopt: false }
+        Self {
+            broker,
+            description: description.into(),
+            owners: Vec::new(),
+            address: None,
+            adopt: false,
+            feed: None,
+        }
     }
 
     /// Its name on the broker, given its name here.
@@ -369,7 +379,11 @@ impl Topic {
     /// [`Code::InvalidDefinition`] with all mistakes.
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
-        check_address(&mut mistakes, self.address.as_deref());
+        check_address(&mut mistakes, "address", self.address.as_deref());
+        if let Some(feed) = &self.feed {
+            check_address(&mut mistakes, "feed.channel", Some(&feed.channel));
+            check_address(&mut mistakes, "feed.group", feed.group.as_deref());
+        }
         mistakes.into_result()
     }
 }
@@ -404,7 +418,7 @@ impl Queue {
         mistakes.range("retention.max_messages", self.retention.max_messages, 1..=100_000_000);
         mistakes.range("retention.max_bytes", self.retention.max_bytes, 1..=1 << 50);
         mistakes.range("retention.max_age_ms", self.retention.max_age_ms.unwrap_or(1), 1..=u64::MAX);
-        check_address(&mut mistakes, self.address.as_deref());
+        check_address(&mut mistakes, "address", self.address.as_deref());
         mistakes.into_result()
     }
 }

@@ -13,6 +13,7 @@ mod commit;
 mod decide;
 mod definition;
 mod endpoint;
+mod feed;
 mod filter;
 mod handler;
 mod message;
@@ -23,7 +24,7 @@ mod router;
 
 pub use broker::{
     Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Moved, Origin,
-    Proposal, Publication, Source, Thing,
+    Proposal, Publication, Source, Stop, Thing,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use commit::{Afterwards, Commit, Write};
@@ -32,6 +33,7 @@ pub use definition::{
     Contact, Forward, Grants, HandledBy, Limits, Order, Owner, Queue, Retention, Reuse, Route, Subscription, Topic, defaults,
 };
 pub use endpoint::{Address, BrokerDefinition};
+pub use feed::{Feed, Gap, Listener, Seat, Standing};
 pub use filter::{Filter, FilterInput};
 pub use handler::{
     Admission, Call, Effects, Fault, Handled, Handler, LogLevel, LogLine, Outcome, Outgoing, PluginError,

@@ -100,6 +100,13 @@ impl Refusal {
         )
     }
 
+    /// A feed is wanted of a broker that keeps whatever is published.
+    #[must_use]
+    pub fn no_channels() -> Self {
+        let detail = "a feed is a channel of Redis pub/sub; this broker keeps its messages, so use a queue and a forward";
+        Self::new(Code::Unsupported, detail)
+    }
+
     /// A message that is moved to a topic would be in no queue there.
     #[must_use]
     pub fn no_queue(topic: &Name, key: &str) -> Self {

@@ -167,6 +167,7 @@ impl Controller {
                 topic: forward.topic.clone(),
                 catalog: self.parts.catalog.clone(),
                 brokers: self.parts.brokers.clone(),
+                ledger: self.parts.ledger.clone(),
                 runtime: tokio::runtime::Handle::current(),
             }),
         };

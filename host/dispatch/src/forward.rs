@@ -9,6 +9,7 @@ use std::{
 
 use brolly_catalog::Catalog;
 use brolly_core::{Call, Effects, Handled, Handler, Moved, Name, Outcome, Refusal, Verdict};
+use brolly_ledger::Ledger;
 
 use crate::{Error, brokers::Fleet, worker::passes};
 
@@ -21,6 +22,7 @@ pub(crate) struct Forwarder {
     pub topic: Name,
     pub catalog: Arc<Catalog>,
     pub brokers: Arc<Fleet>,
+    pub ledger: Arc<Ledger>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -56,6 +58,7 @@ impl Forwarder {
         let topic = snapshot.topics.get(&self.topic);
         let topic = topic.ok_or_else(|| Refusal::not_found("topic", self.topic.as_str()))?;
         let broker = self.brokers.get(&topic.value.broker)?;
+        self.ledger.returns(&self.topic, &call.message.id).await?;
         let mark = format!("{}#{}", call.idempotency_key, call.attempt);
         let moved = Moved { topic: &self.topic, message: call.message, mark: &mark };
         Ok(broker.forward(moved).await?)

@@ -17,6 +17,7 @@ use crate::{
     Error,
     brokers::Fleet,
     controller::Parts,
+    feeds,
     status::{Board, State, Status},
     supervisor::Supervisor,
 };
@@ -60,6 +61,7 @@ impl Dispatch {
             boards: RwLock::default(),
             router: Mutex::default(),
             tallying: Mutex::default(),
+            ears: feeds::Ears::default(),
         };
         Self { handle: Handle { inner: Arc::new(inner) } }
     }
@@ -103,6 +105,7 @@ struct Inner {
     router: Mutex<Arc<Router>>,
     /// Held by the one call that counts deliveries.
     tallying: Mutex<()>,
+    ears: feeds::Ears,
 }
 
 /// A part of a listing.
@@ -157,6 +160,10 @@ impl Handle {
         &self.inner.config
     }
 
+    pub(crate) fn ears(&self) -> &feeds::Ears {
+        &self.inner.ears
+    }
+
     pub(crate) fn tallying(&self) -> &Mutex<()> {
         &self.inner.tallying
     }
@@ -208,17 +215,18 @@ impl Handle {
     async fn admit<T: Definition>(&self, name: &Name, value: &T) -> Result<(), Error> {
         let snapshot = self.catalog().snapshot();
         value.check(name, &snapshot)?;
-        let Some((broker, proposal)) = value.proposal(&snapshot) else { return Ok(()) };
-        // A broker that cannot be used at the moment says nothing against it.
-        let Ok(broker) = self.parts().brokers.get(broker) else { return Ok(()) };
-        match broker.admit(name, proposal).await {
-            Err(BrokerError::Refused(refusal)) => Err(refusal.into()),
-            Err(error @ BrokerError::Failed { .. }) => {
-                tracing::warn!(%name, %error, "a broker could not be asked whether it can honour a definition");
-                Ok(())
+        for (broker, proposal) in value.proposals(&snapshot) {
+            // A broker that cannot be used at the moment says nothing against it.
+            let Ok(broker) = self.parts().brokers.get(broker) else { continue };
+            match broker.admit(name, proposal).await {
+                Err(BrokerError::Refused(refusal)) => return Err(refusal.into()),
+                Err(error @ BrokerError::Failed { .. }) => {
+                    tracing::warn!(%name, %error, "a broker could not be asked whether it can honour a definition");
+                }
+                Ok(()) => {}
             }
-            Ok(()) => Ok(()),
         }
+        Ok(())
     }
 
     /// Creates or replaces a broker, and waits until it is connected or has failed to, for up to

@@ -9,6 +9,7 @@ mod brokers;
 mod controller;
 mod dead_letters;
 mod error;
+mod feeds;
 mod forward;
 mod handle;
 mod meters;
@@ -23,12 +24,13 @@ pub use brolly_catalog::{
     Definition, Entry, Kind, Plugin, Precondition, Put, Role, Snapshot, Token, Version,
 };
 pub use brolly_ledger::{
-    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, History, Search, Status as DeliveryStatus,
+    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, Heard, History, Search, Status as DeliveryStatus,
     Tally,
 };
 
 pub use dead_letters::{DeskResult, Selection};
 pub use error::Error;
+pub use feeds::FeedStatus;
 pub use handle::{Config, Dispatch, Handle, Page, QueueCounts, Uploaded};
 pub use progress::{Arrival, Progress};
 pub use status::{State, Status};

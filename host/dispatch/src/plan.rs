@@ -30,8 +30,7 @@ impl Plan {
         })
     }
 
-    /// Whether its deliveries are moved elsewhere. One that comes again after that is moved again: it
-    /// may have been moved back since, and who handles it elsewhere knows it if it was not.
+    /// Whether its deliveries are moved elsewhere.
     pub(crate) fn forwards(&self) -> bool {
         self.definition.forward.is_some()
     }

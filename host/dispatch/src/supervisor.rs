@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Handle,
     controller::{Controller, Wanted},
+    feeds::Feeds,
     status::Board,
 };
 
@@ -26,11 +27,12 @@ pub(crate) struct Supervisor {
     controllers: HashMap<Name, watch::Sender<Option<Wanted>>>,
     tasks: JoinSet<()>,
     names: HashMap<Id, Name>,
+    feeds: Feeds,
 }
 
 impl Supervisor {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, controllers: HashMap::new(), tasks: JoinSet::new(), names: HashMap::new() }
+        Self { handle, controllers: HashMap::new(), tasks: JoinSet::new(), names: HashMap::new(), feeds: Feeds::default() }
     }
 
     /// Follows the catalog until it is told to stop, then waits until every subscription has
@@ -44,6 +46,7 @@ impl Supervisor {
             changes.borrow_and_update();
             self.handle.configure_brokers().await?;
             self.reconcile();
+            self.feeds.follow(&self.handle);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -52,6 +55,7 @@ impl Supervisor {
                 _ = sweep.tick() => swept_to = self.sweep(swept_to).await,
             }
         }
+        self.feeds.stop().await;
         for wanted in self.controllers.values() {
             wanted.send_replace(None);
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Begun, Error, Finished};
 
 /// The format of the rows below; the first byte of each.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What has become of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeliveryRow {
     pub status: Status,
+    /// The queue that brought it; none once it was moved away and has come back.
+    pub queue: Option<Name>,
     /// Attempts that count toward the retry policy: all since the beginning or the last replay.
     pub counted: u32,
     /// How often it was replayed.
@@ -157,6 +159,38 @@ pub(crate) fn read(store: &Store, seq: u64, subscription: &Name) -> Result<Optio
     store.get(&key)?.map(|row| decode("delivery", &key, &row)).transpose()
 }
 
+/// Whether another subscription has decided the message that this queue brings, which the broker was
+/// not told before its host ended.
+pub(crate) fn decided_by_another(
+    store: &Store,
+    seq: u64,
+    subscription: &Name,
+    queue: &Name,
+) -> Result<bool, Error> {
+    for row in of_message(store, seq) {
+        let (other, row) = row?;
+        if other != *subscription && row.queue.as_ref() == Some(queue) && row.status != Status::Waiting {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The deliveries of a message, with their subscriptions.
+pub(crate) fn of_message(
+    store: &Store,
+    seq: u64,
+) -> impl Iterator<Item = Result<(Name, DeliveryRow), Error>> + use<> {
+    store.scan(&keys::delivery_prefix(seq), None).filter_map(|row| {
+        let (key, value) = match row {
+            Ok(row) => row,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let (_, subscription, None) = keys::parse_delivery(&key)? else { return None };
+        Some(decode("delivery", &key, &value).map(|row| (subscription, row)))
+    })
+}
+
 /// Adds the row of a delivery, and moves the attempt that it replaces to a row of its own.
 pub(crate) fn stage(
     begun: &Begun,
@@ -194,7 +228,8 @@ pub(crate) fn stage(
     };
     let (published, published_more) = listed(published);
     let replays = begun.row.as_ref().map_or(0, |row| row.replays);
-    let row = DeliveryRow { status, counted: begun.attempt, replays, last, published, published_more };
+    let (queue, counted) = (Some(begun.queue.clone()), begun.attempt);
+    let row = DeliveryRow { status, queue, counted, replays, last, published, published_more };
     commit.put(keys::delivery(begun.seq, &begun.subscription), encode(&row)?);
     Ok(())
 }
@@ -241,7 +276,8 @@ mod tests {
         ) {
             let topic = Name::new("coupons.issued").unwrap();
             let published = ids.into_iter().map(|id| (topic.clone(), id)).collect();
-            let row = DeliveryRow { status: Status::Dead, counted, replays, last, published, published_more };
+            let queue = Some(Name::new("q").unwrap());
+            let row = DeliveryRow { status: Status::Dead, queue, counted, replays, last, published, published_more };
             let bytes = encode(&row).unwrap();
             prop_assert_eq!(decode::<DeliveryRow>("delivery", b"k", &bytes).unwrap(), row);
         }
@@ -272,7 +308,8 @@ mod tests {
             logs_dropped: u64::MAX,
         };
         let (counted, replays) = (u32::MAX, u32::MAX);
-        let row = DeliveryRow { status: Status::Acked, counted, replays, last, published, published_more };
+        let queue = Some(Name::new(&"q".repeat(100)).unwrap());
+        let row = DeliveryRow { status: Status::Acked, queue, counted, replays, last, published, published_more };
         let bytes = encode(&row).unwrap().len();
         assert!(bytes <= brolly_store::VALUE_BYTES, "{bytes} bytes");
     }

@@ -7,6 +7,7 @@
 mod dead_letters;
 mod deliveries;
 mod error;
+mod feeds;
 mod history;
 mod retention;
 mod state;
@@ -18,11 +19,12 @@ use brolly_core::{
     Accepted, Commit, Decision, Delivery, Digest, Effects, LogLine, Message, MessageId, Name, Origin,
     Settlement, StateEntry, Timestamp,
 };
-use brolly_store::{Claim, Identity, Messages, Store, StoredMessage};
+use brolly_store::{Claim, Identity, Messages, Store, StoredMessage, keys};
 
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use deliveries::{Attempt, AttemptOutcome, Status};
 pub use error::Error;
+pub use feeds::Heard;
 pub use history::{DeliveryHistory, Found, History, Search};
 pub use retention::Swept;
 pub use state::StateView;
@@ -122,7 +124,8 @@ impl Ledger {
         &self.dead_letters
     }
 
-    /// Begins an attempt at a delivery. With `again` one that was acknowledged is attempted once more.
+    /// Begins an attempt at a delivery. `forwards` says that it is moved elsewhere: then one that was
+    /// acknowledged is attempted once more when it has come back ([`Ledger::returns`]).
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -131,7 +134,7 @@ impl Ledger {
         subscription: &Name,
         queue: &Name,
         delivery: &Delivery,
-        again: bool,
+        forwards: bool,
         now: Timestamp,
     ) -> Result<Begin, Error> {
         let message = &*delivery.message;
@@ -150,8 +153,13 @@ impl Ledger {
             true => None,
             false => deliveries::read(&self.store, seq, subscription)?,
         };
+        let elsewhere = row.is_none() && claim.is_none() && !delivery.first;
+        if elsewhere && deliveries::decided_by_another(&self.store, seq, subscription, queue)? {
+            return Ok(Begin::Decided(Settlement::Ack));
+        }
         if let Some(row) = &row {
-            let open = row.status == Status::Waiting || (again && row.status == Status::Acked);
+            let is_back = forwards && row.status == Status::Acked && row.queue.is_none();
+            let open = row.status == Status::Waiting || is_back;
             if !open {
                 return Ok(Begin::Decided(Settlement::Ack));
             }
@@ -168,6 +176,25 @@ impl Ledger {
             idempotency_key: idempotency_key(subscription, message),
             row,
         })))
+    }
+
+    /// Notes that a message comes to a topic in which it may have been before, and was moved away: what
+    /// its queues had done with it then says nothing any more. To be called before it is sent.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or fails.
+    pub async fn returns(&self, topic: &Name, id: &str) -> Result<(), Error> {
+        let Some(seq) = self.messages.find(topic, id)? else { return Ok(()) };
+        let mut commit = Commit::default();
+        for row in deliveries::of_message(&self.store, seq) {
+            let (subscription, mut row) = row?;
+            // Any other row may be written by an attempt right now.
+            if row.status != Status::Acked || row.queue.take().is_none() {
+                continue;
+            }
+            commit.put(keys::delivery(seq, &subscription), deliveries::encode(&row)?);
+        }
+        Ok(self.store.commit(commit).await?)
     }
 
     /// Hands over a commit that settles what was decided before.

@@ -7,6 +7,7 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | meta | `M` what | by what |
+//! | feed | `M` feed NUL topic | the ledger's |
 //! | catalog | `c` kind NUL name | a definition |
 //! | delivery | `d` seq subscription | what became of it |
 //! | earlier attempt | `d` seq subscription NUL attempt (u32) | one attempt |
@@ -46,6 +47,12 @@ fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
 #[must_use]
 pub fn meta(what: &str) -> Vec<u8> {
     key(META, &[what.as_bytes()])
+}
+
+/// What is remembered of the feed of a topic.
+#[must_use]
+pub fn feed(topic: &Name) -> Vec<u8> {
+    key(META, &[b"feed", &[END], topic.as_str().as_bytes()])
 }
 
 /// A definition.

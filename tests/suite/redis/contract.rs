@@ -91,9 +91,11 @@ impl Subject for RedisSubject {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_keeps_the_contract_with_lists() {
+async fn redis_keeps_the_contract_with_lists_and_streams() {
     if let Err(why) = RedisServer::available() {
         return skip("the contract of brokers over Redis", &why);
     }
-    contract::check(async || RedisSubject::new("list").await).await;
+    for kind in ["list", "stream"] {
+        contract::check(async || RedisSubject::new(kind).await).await;
+    }
 }

@@ -1,10 +1,10 @@
 //! The way out of a Redis list, while a producer pushes to it all the time: to RabbitMQ, and back.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use brolly_tests::{
     eventually, flow,
-    orders::{self, Order},
+    orders::{self, Day, Order},
     python::Python,
     rabbit::Rabbit,
     redis::RedisServer,
@@ -146,7 +146,10 @@ async fn a_list_moves_to_rabbitmq_and_back_while_its_producer_goes_on() {
     assert_eq!(out["to"][0]["subscription"], "settlement");
 
     scene.server.idle(&["list", "orders"]).await;
-    assert_eq!(scene.server.days().await, orders::totals(&orders).days);
+    let (days, expect) = (scene.server.days().await, orders::totals(&orders).days);
+    let handled = |days: &BTreeMap<String, Day>| days.values().map(|day| day.orders).sum::<i64>();
+    assert_eq!(handled(&days), handled(&expect), "settled orders");
+    assert_eq!(days, expect);
     super::nothing_is_left(&scene.redis).await;
     assert_eq!(scene.server.terminate().await, Some(0));
 }

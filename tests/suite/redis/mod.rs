@@ -2,6 +2,7 @@
 //! it, and the way from there to other brokers and back.
 
 mod contract;
+mod feed;
 mod incidents;
 mod migration;
 mod orders;

@@ -27,6 +27,7 @@ impl Inner {
                 Attempt::Queue(queue)
             }
             Proposal::Route(route, queue) => return Ok(check_route(route, queue)?),
+            Proposal::Feed(_) => return Err(Refusal::no_channels().into()),
             Proposal::Order(_, _) => return Ok(()),
         };
         let Some(session) = self.session.borrow().clone() else { return Ok(()) };

@@ -52,7 +52,7 @@ impl Inner {
     }
 
     async fn in_flight(&self, queue: &Name, address: &str) -> u64 {
-        let here = self.unsettled(queue);
+        let here = self.unsettled(queue).await;
         let Some(api) = &self.api else { return here };
         match api.unsettled(address).await {
             Ok(Some(all)) => all,

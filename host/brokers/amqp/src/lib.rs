@@ -212,9 +212,14 @@ impl Inner {
         self.lines.lock().iter().filter_map(Weak::upgrade).filter(|line| !line.has_ended()).collect()
     }
 
-    /// What this host holds of a queue.
-    pub(crate) fn unsettled(&self, queue: &Name) -> u64 {
-        self.lines().iter().filter(|line| line.queue() == queue).map(|line| line.unsettled()).sum()
+    /// What this host holds of a queue, with what was on the way to it.
+    pub(crate) async fn unsettled(&self, queue: &Name) -> u64 {
+        let mut unsettled = 0;
+        for line in self.lines().iter().filter(|line| line.queue() == queue) {
+            line.catch_up().await;
+            unsettled += line.unsettled();
+        }
+        unsettled
     }
 }
 

@@ -24,7 +24,10 @@ use lapin::{
     types::FieldTable,
 };
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -81,8 +84,17 @@ pub(crate) struct Line {
 /// One channel.
 struct Way {
     channel: Channel,
+    prefetch: u16,
+    /// Whoever wants to know when all that the server has handed out by now has arrived.
+    asking: mpsc::UnboundedSender<oneshot::Sender<()>>,
     acks: Mutex<Acks>,
     dead: bool,
+}
+
+/// What comes by one channel.
+struct Arrivals {
+    consumer: Consumer,
+    asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
 }
 
 struct Retry {
@@ -127,7 +139,7 @@ pub(crate) async fn open(
         (Err(error), Some(link)) => Err(link.why_broken().await.unwrap_or(error)),
         (opened, _) => opened,
     }?;
-    let (ways, consumers): (Vec<Way>, Vec<Consumer>) = opened.into_iter().unzip();
+    let (ways, consumers): (Vec<Way>, Vec<Arrivals>) = opened.into_iter().unzip();
     let line = Arc::new(Line {
         inner: inner.clone(),
         session,
@@ -144,9 +156,9 @@ pub(crate) async fn open(
         closing: CancellationToken::new(),
         ended: CancellationToken::new(),
     });
-    for (number, consumer) in consumers.into_iter().enumerate() {
+    for (number, arrivals) in consumers.into_iter().enumerate() {
         let line = line.clone();
-        inner.tasks.spawn(async move { line.read(number, consumer).await });
+        inner.tasks.spawn(async move { line.read(number, arrivals).await });
     }
     let (settling, retrying) = (line.clone(), line.clone());
     inner.tasks.spawn(async move { settling.settle().await });
@@ -168,13 +180,14 @@ impl Way {
         queue: &str,
         prefetch: u16,
         dead: bool,
-    ) -> Result<(Self, Consumer), Error> {
+    ) -> Result<(Self, Arrivals), Error> {
         let queue = short(queue)?;
         let channel = connection.create_channel().await?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await?;
-        Ok((Self { channel, acks: Mutex::default(), dead }, consumer))
+        let (asking, asked) = mpsc::unbounded_channel();
+        Ok((Self { channel, prefetch, asking, acks: Mutex::default(), dead }, Arrivals { consumer, asked }))
     }
 
     /// Tells the server what there is to tell; answers whether there was something.
@@ -240,6 +253,18 @@ impl Line {
         self.ways.iter().map(|way| way.acks.lock().open() as u64).sum()
     }
 
+    /// Waits until everything that the server has handed out by now is counted as unsettled, or for a
+    /// while: what travels is counted by nobody.
+    pub(crate) async fn catch_up(&self) {
+        let asking = self.ways.iter().filter_map(|way| {
+            let (answer, answered) = oneshot::channel();
+            way.asking.send(answer).ok()?;
+            Some(answered)
+        });
+        // One that has ended drops the question.
+        let _ = tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await;
+    }
+
     /// Waits until nothing is done any more.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -250,16 +275,31 @@ impl Line {
     }
 
     /// Hands what a channel brings to the host, until it brings no more.
-    async fn read(self: Arc<Self>, number: usize, mut consumer: Consumer) {
+    async fn read(self: Arc<Self>, number: usize, arrivals: Arrivals) {
         let Some(way) = self.ways.get(number) else { return };
+        let Arrivals { mut consumer, mut asked } = arrivals;
+        let mut answers: Vec<oneshot::Sender<()>> = Vec::new();
         let mut cancelled = false;
         let reason = loop {
             tokio::select! {
+                biased;
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => self.arrive(way, delivery),
                     Some(Err(error)) => break Error::from(error).to_string(),
                     None => break self.why_cancelled(),
                 },
+                // Nothing is here that is not counted.
+                () = std::future::ready(()), if !answers.is_empty() => {
+                    for answer in answers.drain(..) {
+                        let _ = answer.send(());
+                    }
+                }
+                Some(answer) = asked.recv() => {
+                    // The server answers this behind all that it has handed out before. It changes nothing.
+                    let asked = way.channel.basic_qos(way.prefetch, BasicQosOptions::default());
+                    let _ = tokio::time::timeout(PATIENCE, asked).await;
+                    answers.push(answer);
+                }
                 () = self.closing.cancelled(), if !cancelled => {
                     cancelled = true;
                     let cancel = way.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());

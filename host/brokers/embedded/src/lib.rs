@@ -163,6 +163,7 @@ impl Broker for Embedded {
         let elsewhere = match proposal {
             Proposal::Topic(topic) => topic.adopt || topic.address.is_some(),
             Proposal::Queue(queue) => queue.adopt || queue.address.is_some() || queue.kind.is_some(),
+            Proposal::Feed(_) => return Err(Refusal::no_channels().into()),
             Proposal::Route(..) | Proposal::Order(..) => false,
         };
         if elsewhere {

@@ -201,16 +201,12 @@ impl Link {
         self.ask::<Value>(&redis::cmd("PING")).await.map(drop)
     }
 
-    /// Subscribes to channels or patterns on a connection for pushed messages.
-    pub(crate) async fn subscribe(&self, channels: &[String], patterns: &[String]) -> Result<(), Error> {
+    /// Subscribes to a channel or a pattern of channels on a connection for pushed messages.
+    pub(crate) async fn subscribe(&self, channel: &str, pattern: bool) -> Result<(), Error> {
         let mut connection = self.connection.clone();
-        if !channels.is_empty() {
-            connection.subscribe(channels).await.map_err(|error| self.error(&error))?;
-        }
-        if !patterns.is_empty() {
-            connection.psubscribe(patterns).await.map_err(|error| self.error(&error))?;
-        }
-        Ok(())
+        let subscribed =
+            if pattern { connection.psubscribe(channel).await } else { connection.subscribe(channel).await };
+        subscribed.map_err(|error| self.error(&error))
     }
 
     fn error(&self, error: &RedisError) -> Error {

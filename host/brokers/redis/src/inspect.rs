@@ -7,7 +7,7 @@ use crate::{
     Inner,
     connect::Link,
     error::Error,
-    exchange::flag,
+    exchange::{flag, ms},
     plan::{Kind, Place},
     scripts,
     supervisor::wrong_kind,
@@ -27,7 +27,8 @@ pub(crate) async fn counts(inner: &Inner, queue: &Name) -> Result<Counts, Broker
             }
             Kind::Stream { group } => {
                 let mut call = scripts::COUNT_STREAM.call(&[&place.key, &place.base]);
-                scripts::COUNT_STREAM.run(&link, call.arg(group)).await
+                call.arg(group).arg(ms(inner.settings.worker_timeout));
+                scripts::COUNT_STREAM.run(&link, &call).await
             }
         }
     };
@@ -55,7 +56,11 @@ pub(crate) async fn admit(inner: &Inner, name: &Name, proposal: Proposal<'_>) ->
             let Some(stream) = plan.topics.get(&route.topic) else { return Ok(()) };
             (stream.key.clone(), "stream", stream.adopt || queue.adopt)
         }
-        Proposal::Topic(_) | Proposal::Queue(_) | Proposal::Route(..) | Proposal::Order(..) => return Ok(()),
+        Proposal::Topic(_)
+        | Proposal::Queue(_)
+        | Proposal::Route(..)
+        | Proposal::Feed(_)
+        | Proposal::Order(..) => return Ok(()),
     };
     let Ok(link) = inner.control() else { return Ok(()) };
     let kind: Result<String, Error> = link.ask(redis::cmd("TYPE").arg(&key)).await;

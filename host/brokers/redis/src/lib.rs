@@ -91,8 +91,8 @@ use std::{
 
 use async_trait::async_trait;
 use brolly_core::{
-    BrokerDefinition, BrokerError, Clock, Code, Counts, Health, Name, Order, Proposal, Publication, Refusal,
-    Thing,
+    BrokerDefinition, BrokerError, Clock, Code, Counts, Feed, Health, Listener, Name, Order, Proposal,
+    Publication, Refusal, Seat, Stop, Thing,
 };
 use brolly_remote::{Inlet, Parcel, Tap, Transport};
 use parking_lot::{Mutex, RwLock};
@@ -101,7 +101,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 pub use error::Error;
-pub use pubsub::{Gap, Published, Subscriber};
 
 use connect::{Dialer, Link};
 use consumer::Consumer;
@@ -320,6 +319,17 @@ impl Transport for Redis {
         inner.consumptions.lock().insert(queue.clone(), Arc::downgrade(&hold));
         inner.tasks.spawn(consumer.run());
         Ok(hold)
+    }
+
+    async fn listen(
+        &self,
+        feed: &Feed,
+        seat: Seat<'_>,
+        listener: Arc<dyn Listener>,
+        stop: Stop,
+    ) -> Result<(), BrokerError> {
+        pubsub::listen(&self.inner, feed, seat, listener, stop).await;
+        Ok(())
     }
 
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError> {

@@ -194,7 +194,7 @@ impl Plan {
                 Ok(())
             }
             // The host holds back what must wait for its key.
-            Proposal::Order(..) => Ok(()),
+            Proposal::Feed(_) | Proposal::Order(..) => Ok(()),
         }
     }
 }

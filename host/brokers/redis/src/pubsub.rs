@@ -1,10 +1,13 @@
-//! Pub/sub as a source. Redis keeps nothing of what it publishes: no acknowledgement, no redelivery, no
-//! count. What is published while nobody listens is lost, so a subscriber hands each message on to
-//! something durable at once, and says when it was not listening ([`Gap`]).
+//! Pub/sub as a feed of a topic. Redis keeps nothing of what it publishes: no acknowledgement, no
+//! redelivery, no count. What is published while nobody listens is lost, so each message is handed on to
+//! something durable at once, and it is said when nobody was listening ([`Gap`]).
 //!
-//! Called by who writes what comes into a durable queue. When that is slow, the subscriber stops to
-//! read; what then waits at the server is bounded there (`client-output-buffer-limit pubsub`, by default
-//! 32 MiB, or 8 MiB for a minute), and a subscriber beyond it is disconnected: a gap like any other.
+//! Of the hosts of a group one listens; the others watch its seat, a key that it renews, and take it when
+//! it has been silent for `worker_timeout_ms`.
+//!
+//! When what is durable is slow, the listener stops to read; what then waits at the server is bounded
+//! there (`client-output-buffer-limit pubsub`, by default 32 MiB, or 8 MiB for a minute), and a subscriber
+//! beyond it is disconnected: a gap like any other.
 
 use std::{
     collections::VecDeque,
@@ -16,9 +19,9 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use brolly_core::{BrokerDefinition, Clock, Code, Name, Refusal, Timestamp};
+use brolly_core::{Clock, Feed, Gap, Listener, Name, NewMessage, Seat, Standing, Stop, Timestamp};
 use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::{
@@ -26,15 +29,17 @@ use tokio::{
     sync::Notify,
     time::sleep,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
+    Inner,
     connect::{Dialer, Link},
     error::Error,
-    settings::Settings,
+    exchange::ms,
+    scripts,
 };
 
-/// Bytes that are received and not durable; then the subscriber stops to read.
+/// Bytes that are received and not durable; then no more is read.
 const BYTES: usize = 16 << 20;
 
 /// Messages that are being made durable.
@@ -44,102 +49,129 @@ const AT_ONCE: usize = 1_024;
 const OVERHEAD: usize = 64;
 
 /// A message as it was published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// The channel it was published to.
-    pub channel: String,
-    /// The bytes.
-    pub payload: Bytes,
+struct Published {
+    channel: String,
+    payload: Bytes,
 }
 
-/// A time in which nobody listened: what was published then is lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last moment at which the subscription is known to have stood.
-    pub from: Timestamp,
-    /// When it stood again.
-    pub to: Timestamp,
-    /// Why it was lost.
-    pub reason: String,
-}
-
-/// Listens to channels and patterns of channels.
-pub struct Subscriber {
+/// Listens to one channel, or a pattern of channels.
+struct Subscriber {
     broker: Name,
     dialer: Dialer,
     clock: Arc<dyn Clock>,
-    channels: Vec<String>,
-    patterns: Vec<String>,
+    channel: String,
+    /// The key of the group's seat, and who wants to sit there.
+    seat: String,
+    host: String,
+    listener: Arc<dyn Listener>,
+}
+
+/// When it was last known to be heard, and why it is not heard now.
+type Lost = Option<(Timestamp, String)>;
+
+/// Listens until it is told to stop, or the broker is closed.
+pub(crate) async fn listen(inner: &Inner, feed: &Feed, seat: Seat<'_>, listener: Arc<dyn Listener>, stop: Stop) {
+    let subscriber = Subscriber {
+        broker: inner.name.clone(),
+        dialer: inner.dialer.clone(),
+        clock: inner.status.clock(),
+        channel: feed.channel.clone(),
+        seat: format!("brolly:feed:{}", seat.group),
+        host: seat.host.to_owned(),
+        listener,
+    };
+    let lost = seat.heard.map(|heard| (heard, "this host was not listening".to_owned()));
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = inner.stop.cancelled() => {}
+        }
+    };
+    subscriber.run(lost, stop).await;
 }
 
 impl Subscriber {
-    /// Makes a subscriber. It connects while [`Subscriber::run`] runs.
-    ///
-    /// # Errors
-    /// [`Code::InvalidDefinition`], as [`crate::check`], or if there is nothing to listen to.
-    pub fn open(
-        broker: &Name,
-        definition: &BrokerDefinition,
-        channels: Vec<String>,
-        patterns: Vec<String>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, Refusal> {
-        if channels.is_empty() && patterns.is_empty() {
-            return Err(Refusal::new(Code::InvalidDefinition, "there is neither a channel nor a pattern"));
-        }
-        let dialer = Dialer { settings: Arc::new(Settings::read(definition)?), tasks: TaskTracker::new() };
-        Ok(Self { broker: broker.clone(), dialer, clock, channels, patterns })
-    }
-
-    /// Listens until it is told to stop, connecting again for ever.
-    ///
-    /// `sink` is called with each message, in the order in which they come; many of the futures that it
-    /// makes run at once. A message is forgotten when its future is done, so that must not be before it
-    /// is durable. `gap` is called when a subscription that was lost stands again.
-    pub async fn run<Sunk: Future<Output = ()>>(
-        &self,
-        sink: impl Fn(Published) -> Sunk,
-        gap: impl Fn(Gap),
-        stop: CancellationToken,
-    ) {
+    async fn run(&self, lost: Lost, stop: impl Future<Output = ()>) {
         let inbox = Arc::new(Inbox::default());
+        let mut sinking = FuturesUnordered::new();
         tokio::select! {
-            () = pump(&inbox, sink) => {}
-            () = self.listen(&inbox, gap) => {}
-            () = stop.cancelled() => {}
+            () = self.pump(&inbox, &mut sinking) => {}
+            () = self.listen(&inbox, lost) => {}
+            () = stop => {}
+        }
+        // Nothing more comes; what has come is handed on all the same.
+        loop {
+            self.fill(&inbox, &mut sinking);
+            let Some(size) = sinking.next().await else { return };
+            inbox.done(size);
         }
     }
 
-    async fn listen(&self, inbox: &Arc<Inbox>, gap: impl Fn(Gap)) {
+    /// Listens whenever the seat is free, connecting again for ever.
+    async fn listen(&self, inbox: &Arc<Inbox>, mut lost: Lost) {
         let pauses = || {
             let pauses = ExponentialBuilder::new().with_jitter().without_max_times();
             pauses.with_min_delay(Duration::from_millis(100)).with_max_delay(Duration::from_secs(5)).build()
         };
-        let (mut pause, mut lost): (_, Option<(Timestamp, String)>) = (pauses(), None);
+        let mut pause = pauses();
         loop {
-            let error = match self.subscribe(inbox).await {
-                Ok(link) => {
-                    pause = pauses();
-                    self.stands(&mut lost, &gap);
-                    let (sound, error) = self.watch(inbox, &link).await;
-                    lost = Some((sound, error.to_string()));
-                    error
-                }
+            let error = match self.sit(&mut lost).await {
+                Ok(()) => match self.subscribe(inbox).await {
+                    Ok(link) => {
+                        pause = pauses();
+                        self.stands(&mut lost);
+                        let (sound, error) = self.watch(inbox, &link).await;
+                        lost = Some((sound, error.to_string()));
+                        error
+                    }
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
-            metrics::gauge!("brolly_broker_subscribed", "broker" => self.broker.to_string()).set(0.0);
-            tracing::warn!(broker = %self.broker, %error, "not subscribed; what is published now is lost");
+            self.tell(Standing::Lost(error.to_string()));
+            tracing::warn!(broker = %self.broker, channel = self.channel, %error, "not subscribed; what is published now is lost");
             sleep(pause.next().unwrap_or_default()).await;
         }
     }
 
-    fn stands(&self, lost: &mut Option<(Timestamp, String)>, gap: &impl Fn(Gap)) {
-        metrics::gauge!("brolly_broker_subscribed", "broker" => self.broker.to_string()).set(1.0);
-        tracing::info!(broker = %self.broker, channels = ?self.channels, patterns = ?self.patterns, "subscribed");
-        if let Some((from, reason)) = lost.take() {
-            metrics::counter!("brolly_broker_gaps_total", "broker" => self.broker.to_string()).increment(1);
-            gap(Gap { from, to: self.clock.now(), reason });
+    /// Waits until the seat is this host's.
+    async fn sit(&self, lost: &mut Lost) -> Result<(), Error> {
+        let link = self.dialer.dial(Duration::ZERO).await?;
+        loop {
+            let Some(silent) = self.claim(&link).await? else { return Ok(()) };
+            let heard = Timestamp(self.clock.now().0.saturating_sub(silent.as_millis().try_into().unwrap_or(0)));
+            *lost = Some((heard, "the host that listened is gone".to_owned()));
+            self.tell(Standing::Standby);
+            sleep(self.renewal()).await;
         }
+    }
+
+    /// Takes or keeps the seat. If another host has it, answers for how long that has been silent.
+    async fn claim(&self, link: &Link) -> Result<Option<Duration>, Error> {
+        let patience = self.dialer.settings.worker_timeout;
+        let mut call = scripts::LISTEN.call(&[&self.seat]);
+        let (mine, left): (bool, i64) = scripts::LISTEN.run(link, call.arg(&self.host).arg(ms(patience))).await?;
+        let left = Duration::from_millis(left.try_into().unwrap_or(0));
+        Ok((!mine).then(|| patience.saturating_sub(left)))
+    }
+
+    fn renewal(&self) -> Duration {
+        self.dialer.settings.heartbeat()
+    }
+
+    fn stands(&self, lost: &mut Lost) {
+        tracing::info!(broker = %self.broker, channel = self.channel, "subscribed");
+        if let Some((from, reason)) = lost.take() {
+            self.listener.missed(Gap { from, to: self.clock.now(), reason });
+        }
+        self.tell(Standing::Listening);
+    }
+
+    fn tell(&self, standing: Standing) {
+        let heard = f64::from(u8::from(standing == Standing::Listening));
+        let (broker, channel) = (self.broker.to_string(), self.channel.clone());
+        metrics::gauge!("brolly_feed_listening", "broker" => broker, "channel" => channel).set(heard);
+        self.listener.stands(standing);
     }
 
     async fn subscribe(&self, inbox: &Arc<Inbox>) -> Result<Link, Error> {
@@ -150,47 +182,62 @@ impl Subscriber {
         };
         inbox.opened();
         let link = self.dialer.dial_pushed(receive, |wire| Gate { wire, inbox: gate }).await?;
-        link.subscribe(&self.channels, &self.patterns).await?;
+        link.subscribe(&self.channel, self.channel.contains(['*', '?', '[', '\\'])).await?;
         Ok(link)
     }
 
-    /// Asks whether the connection lives. Answers with the last moment at which it certainly did: what
-    /// is read later may have waited for long.
+    /// Keeps the seat, and so sees whether the connection lives. Answers with the last moment at which it
+    /// certainly did: what is read later may have waited for long.
     async fn watch(&self, inbox: &Inbox, link: &Link) -> (Timestamp, Error) {
         let mut sound = self.clock.now();
         loop {
             tokio::select! {
                 () = inbox.closed.notified() => {}
-                () = sleep(self.dialer.settings.block) => {}
+                () = sleep(self.renewal()) => {}
             }
             let (asked, stops) = (self.clock.now(), inbox.stops());
-            match link.ping().await {
-                Ok(()) => sound = asked,
+            match self.claim(link).await {
+                Ok(None) => {
+                    sound = asked;
+                    self.tell(Standing::Listening);
+                }
+                Ok(Some(_)) => return (sound, Error::Disconnected("another host listens".to_owned())),
                 // The answer waits behind what is not read.
                 Err(Error::Silent(_)) if inbox.is_full() || inbox.stops() != stops => {}
                 Err(error) => return (sound, error),
             }
         }
     }
-}
 
-/// Hands on what comes.
-async fn pump<Sunk: Future<Output = ()>>(inbox: &Inbox, sink: impl Fn(Published) -> Sunk) {
-    let mut sinking = FuturesUnordered::new();
-    loop {
+    /// Hands on what comes.
+    async fn pump(&self, inbox: &Inbox, sinking: &mut FuturesUnordered<BoxFuture<'static, usize>>) {
+        loop {
+            self.fill(inbox, sinking);
+            tokio::select! {
+                Some(size) = sinking.next() => inbox.done(size),
+                () = inbox.arrived.notified(), if sinking.len() < AT_ONCE => {}
+            }
+        }
+    }
+
+    fn fill(&self, inbox: &Inbox, sinking: &mut FuturesUnordered<BoxFuture<'static, usize>>) {
         while sinking.len() < AT_ONCE
             && let Some(published) = inbox.next()
         {
-            let (size, sunk) = (published.size(), sink(published));
-            sinking.push(async move {
-                sunk.await;
+            let (size, listener) = (published.size(), self.listener.clone());
+            let hearing = async move {
+                listener.hear(published.into()).await;
                 size
-            });
+            };
+            sinking.push(hearing.boxed());
         }
-        tokio::select! {
-            Some(size) = sinking.next() => inbox.done(size),
-            () = inbox.arrived.notified(), if sinking.len() < AT_ONCE => {}
-        }
+    }
+}
+
+impl From<Published> for NewMessage {
+    /// It gets its id here, so that it is one message however often it is handed on.
+    fn from(Published { channel, payload }: Published) -> Self {
+        Self { id: Some(Uuid::now_v7().to_string()), key: channel, payload, ..Self::default() }
     }
 }
 
@@ -261,7 +308,6 @@ impl Inbox {
 
     /// A new connection has not ended.
     fn opened(&self) {
-        use futures::FutureExt;
         let _ = self.closed.notified().now_or_never();
     }
 

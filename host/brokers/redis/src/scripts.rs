@@ -28,6 +28,7 @@ macro_rules! routine {
 routine!(REGISTER, "register");
 routine!(LIVE, "live");
 routine!(PUBLISH, "publish");
+routine!(LISTEN, "listen");
 routine!(TAKE_LIST, "take_list");
 routine!(SETTLE_LIST, "settle_list");
 routine!(REAP_LIST, "reap_list");

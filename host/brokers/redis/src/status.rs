@@ -28,6 +28,10 @@ struct State {
 }
 
 impl Status {
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
     pub(crate) fn new(broker: Name, clock: Arc<dyn Clock>) -> Self {
         let state = State {
             connection: Connection::Connecting,

@@ -23,8 +23,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Health, Message, Moved, Name, NewMessage,
-    Order, Origin, Outgoing, Proposal, Publication, Refusal, Router, Source, Thing,
+    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Feed, Health, Listener, Message, Moved, Name, NewMessage,
+    Order, Origin, Outgoing, Proposal, Publication, Refusal, Router, Seat, Source, Stop, Thing,
 };
 use brolly_store::{Messages, Store};
 use parking_lot::Mutex;
@@ -202,6 +202,16 @@ impl Broker for Remote {
                 Err(error)
             }
         }
+    }
+
+    async fn listen(
+        &self,
+        feed: &Feed,
+        seat: Seat<'_>,
+        listener: Arc<dyn Listener>,
+        stop: Stop,
+    ) -> Result<(), BrokerError> {
+        self.inner.transport.listen(feed, seat, listener, stop).await
     }
 
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError> {

@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use brolly_core::{BrokerError, Counts, Health, Message, Name, Order, Proposal, Publication, Thing};
+use brolly_core::{
+    BrokerError, Counts, Feed, Health, Listener, Message, Name, Order, Proposal, Publication, Refusal, Seat,
+    Stop, Thing,
+};
 
 use crate::Inlet;
 
@@ -46,6 +49,17 @@ pub trait Transport: Send + Sync + 'static {
         prefetch: u32,
         inlet: Inlet,
     ) -> Result<Arc<dyn Tap>, BrokerError>;
+
+    /// As [`brolly_core::Broker::listen`].
+    async fn listen(
+        &self,
+        _feed: &Feed,
+        _seat: Seat<'_>,
+        _listener: Arc<dyn Listener>,
+        _stop: Stop,
+    ) -> Result<(), BrokerError> {
+        Err(Refusal::no_channels().into())
+    }
 
     /// What the other side says that the queue holds. In flight are all that it waits for a
     /// settlement of, delayed those that it holds back.

@@ -18,8 +18,10 @@ const DURATION_BUCKETS: [f64; 14] =
 /// # Errors
 /// When the filter is not valid, or logging was set up before.
 pub fn init(log: &Log) -> anyhow::Result<()> {
+    // lapin reports as errors what its caller reports in its own words, or expects.
+    let quiet = if log.filter.contains("lapin") { "" } else { ",lapin=off" };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&log.filter)?)
+        .with_env_filter(EnvFilter::try_new(format!("{}{quiet}", log.filter))?)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     let started = match log.format {
