@@ -12,11 +12,12 @@ use brolly_store::{Messages, Store};
 pub struct Registry {
     store: Store,
     messages: Messages,
+    host: String,
     clock: Arc<dyn Clock>,
 }
 
 /// Makes the transport of a broker; connects nowhere yet.
-type Open = fn(&Name, &BrokerDefinition, Arc<dyn Clock>) -> Result<Arc<dyn Transport>, Refusal>;
+type Open = fn(&Name, &BrokerDefinition, &str, Arc<dyn Clock>) -> Result<Arc<dyn Transport>, Refusal>;
 
 /// A kind of broker.
 struct Kind {
@@ -29,19 +30,19 @@ const KINDS: [Kind; 2] = [
     Kind {
         name: "amqp",
         check: brolly_amqp::check,
-        open: |name, definition, clock| Ok(Arc::new(Amqp::open(name, definition, clock)?)),
+        open: |name, definition, _, clock| Ok(Arc::new(Amqp::open(name, definition, clock)?)),
     },
     Kind {
         name: "redis",
         check: brolly_redis::check,
-        open: |name, definition, clock| Ok(Arc::new(Redis::open(name, definition, clock)?)),
+        open: |name, definition, host, clock| Ok(Arc::new(Redis::open(name, definition, host, clock)?)),
     },
 ];
 
 impl Registry {
-    /// A registry over the host's own store.
-    pub fn new(store: Store, messages: Messages, clock: Arc<dyn Clock>) -> Self {
-        Self { store, messages, clock }
+    /// A registry over the host's own store, for the host of this name.
+    pub fn new(store: Store, messages: Messages, host: &str, clock: Arc<dyn Clock>) -> Self {
+        Self { store, messages, host: host.to_owned(), clock }
     }
 }
 
@@ -59,7 +60,7 @@ impl Brokers for Registry {
     }
 
     fn open(&self, name: &Name, definition: &BrokerDefinition) -> Result<Arc<dyn Broker>, BrokerError> {
-        let transport = (kind(definition)?.open)(name, definition, self.clock.clone())?;
+        let transport = (kind(definition)?.open)(name, definition, &self.host, self.clock.clone())?;
         let remote = Remote::open(
             name.clone(),
             transport,

@@ -114,6 +114,34 @@ async fn what_is_referred_to_stays() {
 }
 
 #[tokio::test]
+async fn forwards_lead_to_topics_that_are_there_and_never_in_a_circle() {
+    let bench = open();
+    bench.fill().await;
+    let queue = serde_json::json!({});
+    for name in ["a", "b"] {
+        bench.put::<Queue>(name, queue.clone()).await.unwrap();
+    }
+    bench.put::<Topic>("u", serde_json::json!({})).await.unwrap();
+    let forward = |queue: &str, topic: &str| serde_json::json!({"queue": queue, "forward": {"topic": topic}});
+    let route = |topic: &str, queue: &str| serde_json::json!({"topic": topic, "queue": queue});
+    let refused = Err(Code::UnknownReference);
+    assert_eq!(bench.put::<Subscription>("f", forward("a", "none")).await, refused);
+    bench.put::<Subscription>("f", forward("a", "t")).await.unwrap();
+    assert_eq!(bench.delete::<Topic>("t").await, Err(Code::InUse));
+    let circle = Err(Code::InvalidDefinition);
+    assert_eq!(bench.put::<Route>("x", route("t", "a")).await, circle, "straight back");
+    bench.put::<Route>("x", route("t", "b")).await.unwrap();
+    bench.put::<Route>("y", route("u", "a")).await.unwrap();
+    assert_eq!(bench.put::<Subscription>("g", forward("b", "u")).await, circle, "by a queue in between");
+    bench.put::<Topic>("v", serde_json::json!({})).await.unwrap();
+    bench.put::<Subscription>("g", forward("b", "v")).await.unwrap();
+    assert_eq!(bench.put::<Route>("z", route("v", "a")).await, circle, "by a route that comes later");
+    // The same subscription with another queue, and the same route with another end, are judged as they will be.
+    bench.put::<Route>("y", route("u", "q")).await.unwrap();
+    bench.put::<Subscription>("g", forward("b", "u")).await.unwrap();
+}
+
+#[tokio::test]
 async fn everything_survives_a_restart() {
     let bench = open();
     bench.fill().await;

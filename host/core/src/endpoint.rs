@@ -80,31 +80,55 @@ impl Address {
     }
 
     fn hidden(&self) -> Self {
-        let Some(mut url) = self.parsed() else { return self.clone() };
-        // A URL that cannot have a password has none to hide.
-        if url.password().is_some() && url.set_password(Some(HIDDEN)).is_ok() {
-            return Address::Url(url.into());
-        }
-        self.clone()
+        self.parsed().and_then(without_password).map_or_else(|| self.clone(), Address::Url)
     }
 }
 
+/// The URL as it may be shown, if there is something to hide.
+fn without_password(mut url: Url) -> Option<String> {
+    url.password()?;
+    // A URL that cannot have a password has none to hide.
+    url.set_password(Some(HIDDEN)).ok()?;
+    Some(url.into())
+}
+
+/// The URL with the password of another one, if it has what is shown in its place.
+fn with_password_of(mut url: Url, before: Option<Url>) -> Option<String> {
+    let before = before.filter(|_| url.password() == Some(HIDDEN))?;
+    url.set_password(before.password()).ok()?;
+    Some(url.into())
+}
+
+/// A setting that is a URL.
+fn url_in(value: &Value) -> Option<Url> {
+    Url::parse(value.as_str()?).ok()
+}
+
 impl BrokerDefinition {
-    /// The definition as it may be shown: without the password.
+    /// The definition as it may be shown: without the passwords of its URL and of those among its settings.
     #[must_use]
     pub fn hidden(&self) -> Self {
-        Self { url: self.url.hidden(), ..self.clone() }
+        let mut hidden = Self { url: self.url.hidden(), ..self.clone() };
+        for value in hidden.settings.values_mut() {
+            if let Some(shown) = url_in(value).and_then(without_password) {
+                *value = Value::String(shown);
+            }
+        }
+        hidden
     }
 
-    /// Takes the password from the definition that is replaced, where this one only has what is
-    /// shown for it.
+    /// Takes the passwords from the definition that is replaced, where this one only has what is
+    /// shown for them.
     #[must_use]
     pub fn with_password_of(mut self, before: &Self) -> Self {
-        if let (Some(mut url), Some(old)) = (self.url.parsed(), before.url.parsed())
-            && url.password() == Some(HIDDEN)
-            && url.set_password(old.password()).is_ok()
-        {
-            self.url = Address::Url(url.into());
+        if let Some(whole) = self.url.parsed().and_then(|url| with_password_of(url, before.url.parsed())) {
+            self.url = Address::Url(whole);
+        }
+        for (name, value) in &mut self.settings {
+            let old = before.settings.get(name).and_then(url_in);
+            if let Some(whole) = url_in(value).and_then(|url| with_password_of(url, old)) {
+                *value = Value::String(whole);
+            }
         }
         self
     }
@@ -141,9 +165,12 @@ mod tests {
     #[test]
     fn a_password_is_never_shown_and_kept_when_what_is_shown_comes_back() {
         let kept = definition(
-            serde_json::json!({"kind": "amqp", "url": "amqp://me:se%20cret@host:5672/%2f", "heartbeat_s": 5}),
+            serde_json::json!({"kind": "amqp", "url": "amqp://me:se%20cret@host:5672/%2f", "heartbeat_s": 5,
+                "management": "http://you:other@host:15672/", "ca_file": "/a/b"}),
         );
         let shown = kept.hidden();
+        assert_eq!(shown.settings["management"], "http://you:***@host:15672/");
+        assert_eq!(shown.settings["ca_file"], "/a/b");
         assert_eq!(shown.url, Address::Url("amqp://me:***@host:5672/%2f".into()));
         assert_eq!(shown.settings["heartbeat_s"], 5);
         assert!(!format!("{kept:?}").contains("cret"), "{kept:?}");

@@ -97,11 +97,11 @@ async fn run(handle: Handle, topic: Name, feed: Feed, stop: CancellationToken) {
     handle.ears().lock().insert(topic.clone(), ear.clone());
     let group = feed.group.clone().unwrap_or_else(|| topic.to_string());
     while !stop.is_cancelled() {
-        let Heard { host, at: heard, .. } = ear.status.lock().heard.clone();
+        let heard = ear.status.lock().heard.at;
         let error = match handle.parts().brokers.get(&feed.broker) {
             Ok(broker) => {
                 let told = stop.clone().cancelled_owned();
-                let seat = Seat { group: &group, host: &host, heard };
+                let seat = Seat { group: &group, host: ear.ledger().host(), heard };
                 let listening = broker.listen(&feed, seat, ear.clone(), Box::pin(told));
                 tokio::select! {
                     listened = listening => listened.err().map(Error::from),

@@ -1,7 +1,8 @@
-//! What is remembered of each feed: when it was last heard, and what was missed.
+//! What is remembered of each feed: when it was last heard, and what was missed; and by what name this
+//! host is known to others.
 
 use brolly_core::{Commit, Gap, Name, Timestamp};
-use brolly_store::keys;
+use brolly_store::{Store, keys};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,8 +14,6 @@ const GAPS: usize = 100;
 /// What is remembered of a feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
-    /// By what name this host is known to the other hosts of the group.
-    pub host: String,
     /// When it was last known to be heard.
     pub at: Option<Timestamp>,
     /// How often something was missed.
@@ -32,6 +31,19 @@ impl Heard {
     }
 }
 
+/// The name of the host, made at its first start.
+pub(crate) fn host(store: &Store) -> Result<String, Error> {
+    let key = keys::meta("host");
+    if let Some(name) = store.get(&key)? {
+        return Ok(String::from_utf8_lossy(&name).into_owned());
+    }
+    let name = Uuid::now_v7().simple().to_string();
+    let mut commit = Commit::default();
+    commit.put(key, name.clone().into_bytes());
+    store.submit(commit);
+    Ok(name)
+}
+
 impl Ledger {
     /// What is remembered of the feed of a topic.
     ///
@@ -41,7 +53,7 @@ impl Ledger {
         let key = keys::feed(topic);
         match self.store.get(&key)? {
             Some(row) => deliveries::decode("feed", &key, &row),
-            None => Ok(Heard { host: Uuid::now_v7().to_string(), ..Heard::default() }),
+            None => Ok(Heard::default()),
         }
     }
 

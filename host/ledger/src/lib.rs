@@ -39,6 +39,7 @@ pub struct Ledger {
     messages: Messages,
     states: States,
     dead_letters: DeadLetters,
+    host: String,
 }
 
 /// What the ledger knows of a delivery that a broker hands out.
@@ -115,7 +116,14 @@ impl Ledger {
     pub fn open(store: Store, messages: Messages) -> Result<Self, Error> {
         let dead_letters = DeadLetters::open(&store)?;
         let states = States::new(store.clone());
-        Ok(Self { store, messages, states, dead_letters })
+        let host = feeds::host(&store)?;
+        Ok(Self { store, messages, states, dead_letters, host })
+    }
+
+    /// A name that this host keeps for as long as it has its data, and that no other host has.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// The dead letters.

@@ -174,6 +174,76 @@ async fn a_message_from_elsewhere_is_stored_with_its_first_outcome_and_has_one_n
     assert_eq!(bench.attempts("m").0, Status::Acked);
 }
 
+/// A host was killed before its broker heard of an outcome, and the queue was given to a forward, or back.
+#[tokio::test]
+async fn what_another_subscription_has_decided_from_the_same_queue_is_left_alone() {
+    let bench = open();
+    let delivery = bench.delivery("m");
+    bench.decide(&delivery, &Decision::Ack);
+    bench.settled().await;
+    let begin = |subscription: &str, queue: &str| {
+        bench.ledger.begin(&name(subscription), &name(queue), &delivery, true, Timestamp(u64::MAX)).unwrap()
+    };
+    assert!(matches!(begin("move", "q"), Begin::Decided(Settlement::Ack)));
+    assert!(matches!(begin("other", "q2"), Begin::Attempt(_)), "another queue has its own");
+    // It was moved away since, and is moved back.
+    bench.ledger.returns(&name("orders.paid"), "m").await.unwrap();
+    assert!(matches!(begin("move", "q"), Begin::Attempt(_)));
+}
+
+#[tokio::test]
+async fn a_forward_moves_again_what_has_come_back_and_nothing_else() {
+    let bench = open();
+    let delivery = bench.delivery("m");
+    bench.decide(&delivery, &Decision::Ack);
+    bench.settled().await;
+    let begin = |forwards: bool| {
+        bench.ledger.begin(&name("s"), &name("q"), &delivery, forwards, Timestamp(u64::MAX)).unwrap()
+    };
+    assert!(matches!(begin(true), Begin::Decided(_)), "the broker has not heard of it yet");
+    bench.ledger.returns(&name("orders.paid"), "m").await.unwrap();
+    assert!(matches!(begin(false), Begin::Decided(_)), "what a plugin has handled it has handled");
+    let Begin::Attempt(again) = begin(true) else { panic!("it has come back") };
+    assert_eq!(again.attempt, 2, "so that its mark is another one");
+    bench.ledger.returns(&name("orders.paid"), "unknown").await.unwrap();
+}
+
+#[tokio::test]
+async fn deliveries_are_counted_by_subscription_and_status() {
+    let bench = open();
+    for (id, decision) in [
+        ("a", Decision::Ack),
+        ("b", Decision::Ack),
+        ("c", Decision::DeadLetter { reason: "no".into() }),
+        ("d", retry()),
+    ] {
+        bench.decide(&bench.delivery(id), &decision);
+    }
+    bench.settled().await;
+    let tally = bench.ledger.tally().unwrap();
+    assert_eq!(tally.len(), 1);
+    assert_eq!(tally[&name("s")], crate::Tally { waiting: 1, acked: 2, dead: 1, discarded: 0 });
+}
+
+#[tokio::test]
+async fn of_a_feed_the_latest_gaps_are_remembered() {
+    let bench = open();
+    let first = bench.ledger.heard(&name("t")).unwrap();
+    assert_eq!((first.at, first.missed), (None, 0));
+    let mut heard = first.clone();
+    for number in 0..101 {
+        let (from, to) = (Timestamp(number), Timestamp(number + 1));
+        heard.add(brolly_core::Gap { from, to, reason: "cut".into() });
+    }
+    bench.ledger.remember(&name("t"), &heard).unwrap();
+    bench.settled().await;
+    let again = bench.ledger.heard(&name("t")).unwrap();
+    assert_eq!((again.missed, again.gaps.len(), again.gaps[0].from), (101, 100, Timestamp(1)));
+    let reopened = Ledger::open(bench.store.clone(), bench.messages.clone()).unwrap();
+    assert_eq!((reopened.host(), reopened.host().is_empty()), (bench.ledger.host(), false));
+    assert_eq!(bench.ledger.heard(&name("other")).unwrap().missed, 0);
+}
+
 #[tokio::test]
 async fn a_delivery_that_comes_before_its_retry_is_due_waits() {
     let bench = open();

@@ -6,11 +6,13 @@ use std::time::Duration;
 use brolly_tests::{
     eventually,
     python::Python,
+    rabbit::{Options, Rabbit},
     server::{PATIENCE, Server, plugin_bytes},
+    skip,
 };
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::BasicPublishOptions,
+    options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
     types::{AMQPValue, ByteArray, FieldTable},
 };
 use serde_json::{Value, json};
@@ -141,6 +143,34 @@ async fn whatever_another_program_publishes_arrives_whole() {
 }
 
 /// pika publishes what Brolly handles, and reads what Brolly publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_management_api_tells_what_other_consumers_hold() {
+    if let Err(why) = Rabbit::available() {
+        return skip("the management API of RabbitMQ", &why);
+    }
+    let rabbit = Rabbit::with(Options { management: true, ..Options::default() }).await;
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = super::host(dir.path(), &vhost.url, json!({"management": rabbit.management_url()})).await;
+    let broker = super::broker_is(&server, "connected").await;
+    assert!(broker["management"].as_str().is_some_and(|url| url.contains(":***@")), "{broker}");
+    server.put("/topics/t", json!({"broker": "rabbit"})).await;
+    server.put("/queues/q", json!({"broker": "rabbit"})).await;
+    server.put("/routes/r", json!({"topic": "t", "queue": "q"})).await;
+    server.bulk("t", "{\"payload\":1}\n".repeat(5)).await.unwrap().ok();
+    let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await.unwrap();
+    eventually("what the other one holds is counted", PATIENCE, || async {
+        let counts = server.get("/queues/q").await["counts"].clone();
+        (counts["ready"] == 2 && counts["in_flight"] == 3).then_some(())
+    })
+    .await;
+    drop(consumer);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_program_works_beside_brolly() {
     let Some(python) = Python::with("pika beside Brolly", &["pika"]).await else { return };

@@ -47,7 +47,7 @@ impl RedisSubject {
         // What a dead process had in hand is taken over soon.
         let definition = json!({"kind": "redis", "url": url, "worker_timeout_ms": 1_000});
         let definition: BrokerDefinition = serde_json::from_value(definition).unwrap();
-        let transport = Arc::new(Redis::open(&name, &definition, clock.clone()).unwrap());
+        let transport = Arc::new(Redis::open(&name, &definition, "host", clock.clone()).unwrap());
         let broker = Arc::new(Remote::open(name, transport, store.clone(), messages, clock).unwrap());
         let runs = broker.clone();
         let task = tokio::spawn(async move { runs.run().await }).abort_handle();

@@ -5,6 +5,7 @@ mod contract;
 mod feed;
 mod incidents;
 mod migration;
+mod neighbours;
 mod orders;
 
 use std::path::Path;

@@ -3,13 +3,14 @@
 //!
 //! It has an identity of its own, the *worker*, under which the server knows what it holds, and two
 //! connections: one that waits on the server for something to come, and one for all the rest. When
-//! either breaks, it ends: what it holds is handed out anew, by the next consumption of this process
-//! at once, by those of others when the worker has been silent for the worker time-out. It never
+//! either breaks, it ends: the next consumption of this host, also of its next process, takes over what it
+//! holds at once; those of others when the worker has been silent for the worker time-out. It never
 //! settles under a worker that was taken for dead: the scripts refuse it.
 
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use brolly_remote::{Inlet, Pushed, Received};
+use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -44,6 +45,8 @@ pub(crate) struct Consumer {
     pub inner: Arc<Inner>,
     pub place: Arc<Place>,
     pub worker: String,
+    /// Earlier workers of this host, until all that they held is taken.
+    pub before: Mutex<Vec<String>>,
     pub hold: Arc<Hold>,
     pub inlet: Inlet,
     /// For everything but waiting.
@@ -84,6 +87,9 @@ impl Consumer {
                 self.inlet.fail(error.to_string());
             }
         }
+        for worker in self.before.lock().drain(..) {
+            self.inner.orphan(queue, &worker);
+        }
         self.hold.die();
     }
 
@@ -119,8 +125,13 @@ impl Consumer {
         let timeout = self.inner.settings.worker_timeout;
         // Workers that lost their connection as this one did must have had the time to come back.
         let silence = (self.began.elapsed() > timeout).then_some(timeout);
-        let (routine, call) = self.place.take(&Want { worker: &self.worker, messages, bytes, tag, silence });
+        let before = self.before.lock().clone();
+        let want = Want { worker: &self.worker, messages, bytes, tag, silence, heirs_to: &before };
+        let (routine, call) = self.place.take(&want);
         let taken = self.place.taken(routine.run(&self.link, &call).await?)?;
+        if taken.items.is_empty() {
+            self.before.lock().clear();
+        }
         if taken.vanished > 0 {
             let queue = self.place.queue.to_string();
             metrics::counter!("brolly_broker_vanished_total", "broker" => self.inner.name.to_string(), "queue" => queue)
@@ -285,6 +296,17 @@ impl Consumer {
 }
 
 impl Inner {
+    /// Workers of this host that have ended without settling all they held: those of earlier processes, and
+    /// of this one those that are known to have.
+    pub(crate) async fn earlier_workers(&self, link: &Link, place: &Place) -> Result<Vec<String>, Error> {
+        let mut call = redis::cmd("ZRANGE");
+        let listed: Vec<String> = link.ask(call.arg(format!("{}:workers", place.base)).arg(0).arg(-1)).await?;
+        let earlier = |worker: &String| worker.starts_with(&self.host) && !worker.starts_with(&self.process);
+        let mut workers = self.orphans.lock().remove(&place.queue).unwrap_or_default();
+        workers.extend(listed.into_iter().filter(earlier));
+        Ok(workers)
+    }
+
     /// Lists a new worker.
     pub(crate) async fn register(&self, link: &Link, place: &Place, worker: &str) -> Result<(), Error> {
         let mut call = scripts::REGISTER.call(&[&place.base]);

@@ -29,6 +29,8 @@ pub(crate) struct Want<'a> {
     pub tag: u64,
     /// The silence that means death; none while only those are dead that are known to be.
     pub silence: Option<Duration>,
+    /// Earlier workers of this host, whose messages are taken first.
+    pub heirs_to: &'a [String],
 }
 
 /// What was taken.
@@ -74,7 +76,7 @@ impl Place {
             Kind::List => call.arg(self.topic.as_str()).arg(flag(self.adopt)),
             Kind::Stream { group } => call.arg(group).arg(want.silence.map_or(String::new(), ms)),
         };
-        call.arg(envelope::LARGEST);
+        call.arg(envelope::LARGEST).arg(want.heirs_to);
         (routine, call)
     }
 

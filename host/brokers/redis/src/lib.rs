@@ -22,9 +22,10 @@
 //! with `S:brolly:G`. `scripts/shared.lua` says what is in them. Every change of more than one key is
 //! one script, so that a message is at every moment in exactly one place; each script says what a crash
 //! before or after it leaves. A worker is one consumption of one process; its name is never used again.
-//! It gives a sign of life every third of `worker_timeout_ms`, or more often. One that is silent for
-//! longer is taken for dead, for good: what it held comes again, and it can neither take nor settle any
-//! more. Nobody is taken for dead by a process that is connected for less than this time, so that a
+//! It gives a sign of life every third of `worker_timeout_ms`, or more often. What it holds when its
+//! process ends is taken over by the next one of the same host at once, whose memory knows what is decided.
+//! One that is silent for longer is taken for dead, for good: what it held comes again, to any host, and it
+//! can neither take nor settle any more. Nobody is taken for dead by a process that is connected for less than this time, so that a
 //! restart of the server is survived by all.
 //!
 //! # What a message is
@@ -126,6 +127,8 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     status: Status,
+    /// The first part of the name of every worker of this host.
+    host: String,
     /// The first part of the name of every worker of this process and broker.
     process: String,
     workers: AtomicU64,
@@ -149,11 +152,17 @@ pub fn check(definition: &BrokerDefinition) -> Result<(), Refusal> {
 }
 
 impl Redis {
-    /// Makes the transport. It connects while [`Transport::run`] runs.
+    /// Makes the transport. It connects while [`Transport::run`] runs. `host` is a name that the host keeps
+    /// when it starts anew, and that no other host has: what it held before is its own.
     ///
     /// # Errors
     /// As [`check`].
-    pub fn open(name: &Name, definition: &BrokerDefinition, clock: Arc<dyn Clock>) -> Result<Self, Refusal> {
+    pub fn open(
+        name: &Name,
+        definition: &BrokerDefinition,
+        host: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Refusal> {
         let settings = Arc::new(Settings::read(definition)?);
         let tasks = TaskTracker::new();
         let inner = Inner {
@@ -163,7 +172,8 @@ impl Redis {
             tasks,
             stop: CancellationToken::new(),
             status: Status::new(name.clone(), clock),
-            process: format!("brolly-{}", Uuid::now_v7().simple()),
+            host: format!("brolly-{host}~{name}~"),
+            process: format!("brolly-{host}~{name}~{}", Uuid::now_v7().simple()),
             workers: AtomicU64::new(0),
             plan: RwLock::default(),
             former: Mutex::default(),
@@ -230,18 +240,12 @@ impl Inner {
     ) -> Result<Consumer, Error> {
         let (link, bell) =
             tokio::try_join!(self.dialer.dial(Duration::ZERO), self.dialer.dial(self.settings.block))?;
-        let orphans = self.orphans.lock().get(&place.queue).cloned().unwrap_or_default();
-        for orphan in orphans {
-            self.part(&link, &place, &orphan).await?;
-            if let Some(orphans) = self.orphans.lock().get_mut(&place.queue) {
-                orphans.retain(|worker| *worker != orphan);
-            }
-        }
+        let before = Mutex::new(self.earlier_workers(&link, &place).await?);
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let worker = format!("{}-{number}", self.process);
         self.register(&link, &place, &worker).await?;
         let hold = Arc::new(Hold::new(prefetch));
-        Ok(Consumer { inner: self.clone(), place, worker, hold, inlet, link, bell, began: Instant::now() })
+        Ok(Consumer { inner: self.clone(), place, worker, before, hold, inlet, link, bell, began: Instant::now() })
     }
 }
 

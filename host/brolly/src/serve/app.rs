@@ -171,7 +171,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let ledger = Arc::new(Ledger::open(store.clone(), messages.clone())?);
     let embedded = Embedded::open(store.clone(), messages.clone(), clock.clone(), config.embedded.clone())?;
     let runtime = Arc::new(Runtime::new(config.runtime.clone())?);
-    let kinds = Arc::new(Registry::new(store.clone(), messages, clock.clone()));
+    let kinds = Arc::new(Registry::new(store.clone(), messages, ledger.host(), clock.clone()));
     let dispatch = Dispatch::new(
         catalog.clone(),
         ledger,

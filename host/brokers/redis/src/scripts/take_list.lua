@@ -1,6 +1,8 @@
--- Takes from a list: what is due first, then from the head of the list.
+-- Takes from a list: what earlier workers of this host held first, then what is due, then from the head
+-- of the list.
 -- KEYS: list, base. ARGV: worker, most, bytes, first tag, topic, '1' for a list of somebody else,
--- the largest value that is handed out whole.
+-- the largest value that is handed out whole, then earlier workers of this host. What they held may be
+-- decided in the memory of the host, so that nobody else should have it.
 -- Answers {next due, tag, handed out before, size, value, ...}.
 -- Each value stands in the worker's hash before it leaves the list, and the script is one step: a
 -- crash of anybody at any moment leaves it in the one or in the other.
@@ -31,10 +33,20 @@ local function wrap(payload, known)
 end
 
 local room = true
-take_due(base, moment, most, function(value, again)
+for at = 8, #ARGV do
+  local before = base .. ':taken:' .. ARGV[at]
+  local held = tags_of(base, ARGV[at])
+  for place = #held, 1, -1 do
+    if not room then break end
+    room = hold(marked(redis.call('HGET', before, held[place])), true)
+    redis.call('HDEL', before, held[place])
+  end
+  if redis.call('EXISTS', before) == 0 then redis.call('ZREM', base .. ':workers', ARGV[at]) end
+end
+if room then take_due(base, moment, most, function(value, again)
   room = hold(value, again)
   return room
-end)
+end) end
 local known = adopt and redis.call('EXISTS', base .. ':ids') == 1
 while room do
   local value = redis.call('LINDEX', list, 0)

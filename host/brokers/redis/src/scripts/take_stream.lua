@@ -1,7 +1,9 @@
--- Takes from a consumer group: what is due first, then what was given back or belongs to a dead
--- worker, then what nobody has had.
+-- Takes from a consumer group: what earlier workers of this host held first, then what is due, then what
+-- was given back or belongs to a dead worker, then what nobody has had.
 -- KEYS: stream, base. ARGV: worker, most, bytes, first tag, group, milliseconds of silence that mean
--- death, or '' while only those are dead that are known to be, the largest value that is handed out whole.
+-- death, or '' while only those are dead that are known to be, the largest value that is handed out whole,
+-- then earlier workers of this host: what they held may be decided in the memory of the host, so that
+-- nobody else should have it.
 -- Answers {next due, vanished, last id, tag, kind, handed out before, size, data, ...}: of kind 'h' the
 -- data is a value, of kind 'e' an entry as {id, {field, text, ...}}. The last id is that of the last
 -- entry if nothing was left to take.
@@ -68,7 +70,21 @@ local function bury(dead)
   redis.call('ZREM', workers, dead)
 end
 
-take_due(base, moment, most, hold)
+-- What an earlier worker held is this one's.
+local function inherit(before)
+  if not claim(before) then return end
+  local held = tags_of(base, before)
+  for place = #held, 1, -1 do
+    local room = hold(marked(redis.call('HGET', base .. ':taken:' .. before, held[place])), true)
+    redis.call('HDEL', base .. ':taken:' .. before, held[place])
+    if not room then return end
+  end
+  redis.call('XGROUP', 'DELCONSUMER', stream, group, before)
+  redis.call('ZREM', workers, before)
+end
+
+for at = 8, #ARGV do inherit(ARGV[at]) end
+if count < most and bytes > 0 then take_due(base, moment, most - count, hold) end
 if claim('brolly-returned') then
   local silent = ARGV[6] == '' and '0' or string.format('%.0f', moment - ARGV[6])
   for _, dead in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', silent, 'LIMIT', 0, 10)) do bury(dead) end

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -29,6 +29,12 @@ pub fn name(text: &str) -> Name {
 /// Settings that let a test see in seconds what takes longer otherwise.
 pub fn quick() -> Json {
     json!({"worker_timeout_ms": 1_000, "block_ms": 100})
+}
+
+/// Each host of these tests is another one.
+fn process() -> String {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    STARTED.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
 pub struct Host {
@@ -90,7 +96,7 @@ impl Host {
         let _guard = runtime.enter();
         let store = Store::open(&brolly_store::Config::new(dir.path().join("store"))).unwrap();
         let messages = Messages::open(&store).unwrap();
-        let redis = Redis::open(&name("cache"), &definition, Arc::new(SystemClock)).unwrap();
+        let redis = Redis::open(&name("cache"), &definition, &process(), Arc::new(SystemClock)).unwrap();
         let broker =
             Remote::open(name("cache"), Arc::new(redis), store, messages, Arc::new(SystemClock)).unwrap();
         let broker = Arc::new(broker);

@@ -62,7 +62,7 @@ impl Listening {
 
     fn start(server: &Server, channel: &str, host: &'static str, leave: usize) -> Self {
         let definition = serde_json::from_value(server.definition(quick())).unwrap();
-        let redis = Redis::open(&name("cache"), &definition, Arc::new(SystemClock)).unwrap();
+        let redis = Redis::open(&name("cache"), &definition, host, Arc::new(SystemClock)).unwrap();
         let ear = Arc::new(Ear {
             got: Mutex::default(),
             gaps: Mutex::default(),
