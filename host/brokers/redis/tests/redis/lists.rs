@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     host::{Host, ids, message, name, payload, payloads, quick},
-    server::Server,
+    server::{PATIENCE, Server},
 };
 
 fn own() -> Json {
