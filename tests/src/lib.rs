@@ -14,6 +14,7 @@
 pub mod contract;
 pub mod orders;
 pub mod process;
+pub mod project;
 pub mod proxy;
 pub mod python;
 pub mod rabbit;

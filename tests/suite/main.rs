@@ -5,6 +5,8 @@
 mod cli;
 mod crash;
 mod embedded;
+mod guide;
+mod handlers;
 mod hostile;
 mod house_rules;
 mod orders;

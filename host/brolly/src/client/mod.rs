@@ -3,10 +3,10 @@
 //! One file per command. [`api`] knows addresses, tokens and problem documents; [`output`] how
 //! things are written for people; [`records`] how files become messages.
 
-mod api;
+pub(crate) mod api;
 mod apply;
 mod error;
-mod output;
+pub(crate) mod output;
 mod plugin;
 mod publish;
 mod records;
@@ -14,9 +14,10 @@ mod status;
 mod tail;
 mod trace;
 
-pub use apply::at_start as apply_at_start;
+pub use apply::{at_start as apply_at_start, definition_of_subscription, without_asking as apply};
 pub use error::Error;
-pub use output::print;
+pub use output::{print, shown};
+pub use tail::Window;
 
 /// What a client can do.
 #[derive(Debug, clap::Subcommand)]
