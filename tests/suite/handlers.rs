@@ -61,14 +61,18 @@ fn made_and_tested(dir: &Path, name: &str) -> std::path::PathBuf {
     let samples = project.join("samples.toml");
     edit(&samples, "\"orders/0001\" = 2", "\"orders/0001\" = 3");
     let (differs, why) = brolly(&project, None, &["test"], 1);
-    let shown = format!("FAIL  the second one is counted  ({}", "./samples.toml:");
-    for line in [&*shown, "- state orders/0001: 3", "+ state orders/0001: 2", "log info: order number 2"] {
+    for line in [
+        "FAIL  the second one is counted  (samples.toml:",
+        "- state orders/0001: 3",
+        "+ state orders/0001: 2",
+        "log info: order number 2",
+    ] {
         assert!(differs.contains(line), "{line} in {differs}");
     }
     assert!(why.contains("1 of 3 samples differ"), "{why}");
     edit(&samples, "expect.outcome = \"reject\"", "expect.outcme = 5\nexpect.published = 1");
     let (_, mistakes) = brolly(&project, None, &["test"], 2);
-    let places = mistakes.lines().filter(|line| line.contains("samples.toml:")).count();
+    let places = mistakes.lines().filter(|line| line.starts_with("samples.toml:")).count();
     assert_eq!(places, 3, "unknown field, missing outcome, no list: {mistakes}");
     edit(&samples, "expect.outcme = 5\nexpect.published = 1", "expect.outcome = \"reject\"");
     edit(&samples, "\"orders/0001\" = 3", "\"orders/0001\" = 2");
@@ -114,10 +118,10 @@ async fn swapped_while_it_runs(project: &Path, server: &Server) {
     assert!(handled.ends_with(&version(&second)), "{handled} by {second}");
     line(&mut out, "info  purchase number 2 of customer 0001").await;
 
-    edit(&source, "*orders += 1)", "*orders += 2)");
+    edit(&source, "*orders += 1,", "*orders += 2,");
     line(&mut out, "+ state orders/0001: 4").await;
     line(&mut err, "brolly: not swapped in: 2 of 3 samples differ").await;
-    edit(&source, "*orders += 2)", "*orders += 1");
+    edit(&source, "*orders += 2,", "*orders += ,");
     line(&mut err, "brolly: not swapped in: the plugin first-hour cannot be built").await;
     publish(project, server, "o3", "0001", 0);
     let handled = line(&mut out, "  o3  #1 reject  ").await;

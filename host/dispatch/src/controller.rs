@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
 use brolly_core::{Clock, Consume, Name, Plugins, Source, Subscription};
 use brolly_ledger::Ledger;
@@ -29,6 +30,7 @@ pub(crate) struct Parts {
     pub brokers: Arc<Fleet>,
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
+    pub recorders: Recorders,
 }
 
 /// A subscription as it is wanted.
@@ -159,6 +161,8 @@ impl Controller {
         };
         let handler =
             handler.map_err(|error| Error::Task { what: "loading a plugin", why: error.to_string() })??;
+        let recorder = self.parts.recorders.of(&self.name);
+        let handler = recorder.over(&definition, handler, self.parts.clock.clone());
         Ok(Plan { name: self.name.clone(), definition, handler, max_age: wanted.max_age })
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod api;
 mod apply;
+mod capture;
 mod error;
 pub(crate) mod output;
 mod plugin;
@@ -16,6 +17,7 @@ mod trace;
 
 pub use apply::{at_start as apply_at_start, definition_of_subscription, without_asking as apply};
 pub use error::Error;
+pub(crate) use error::read;
 pub use output::{print, shown};
 pub use tail::Window;
 
@@ -30,6 +32,7 @@ pub enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
     Apply(apply::Args),
+    Capture(capture::Args),
 }
 
 /// Does what a client was asked.
@@ -46,6 +49,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Status(args) => status::run(args).await,
             Command::Plugin(command) => plugin::run(command).await,
             Command::Apply(args) => apply::run(args).await,
+            Command::Capture(args) => capture::run(args).await,
         }
     });
     // A thread that still waits for standard input must not hold the process.

@@ -8,10 +8,13 @@ mod build;
 mod cargo;
 mod dev;
 mod new;
+mod replay;
 mod samples;
 mod sandbox;
 mod sdk;
 mod test;
+
+use std::path::{Path, PathBuf};
 
 /// What can be done with a project.
 #[derive(Debug, clap::Subcommand)]
@@ -20,6 +23,7 @@ pub enum Command {
     Build(build::Args),
     Test(test::Args),
     Dev(dev::Args),
+    Replay(replay::Args),
 }
 
 /// Does it.
@@ -32,5 +36,11 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Build(args) => build::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Dev(args) => dev::run(args),
+        Command::Replay(args) => replay::run(&args),
     }
+}
+
+/// A path in a folder, without the `./` of the present one.
+fn inside(folder: &Path, path: &str) -> PathBuf {
+    if folder == Path::new(".") { PathBuf::from(path) } else { folder.join(path) }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::sdk;
+use super::{inside, sdk};
 use crate::client::{Error, print};
 
 /// Make a project for a handler: sources, tests, sample messages, and the SDK.
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(why) = unfit(name)? {
         return Err(Error::Usage(format!("the name {name:?} {why}")).into());
     }
-    let dir = args.dir.join(name);
+    let dir = inside(&args.dir, name);
     if dir.exists() {
         return Err(Error::Usage(format!("{} exists already", dir.display())).into());
     }

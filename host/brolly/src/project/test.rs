@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use brolly_capture::Happened;
 use brolly_core::{Call, Name};
 
 use super::{
     cargo::Project,
+    inside,
     samples::{self, Samples},
     sandbox::{Built, MemoryState, Sandbox},
 };
@@ -37,7 +39,7 @@ pub struct Args {
 /// # Errors
 /// Mistakes of the document; whatever keeps the plugin from being built; samples that differ.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let file = args.file.clone().unwrap_or_else(|| args.project.join(DOCUMENT));
+    let file = args.file.clone().unwrap_or_else(|| inside(&args.project, DOCUMENT));
     let fallback = Name::new("plugin").map_err(|refusal| anyhow::anyhow!(refusal.detail))?;
     let named = args.plugin.clone();
     // Mistakes first: a build takes longer than mending them.
@@ -79,7 +81,7 @@ pub fn check(sandbox: &Sandbox, built: &Built, file: &Path, samples: &Samples) -
             state: &state,
         });
         state.write(&handled.effects.state);
-        let (expect, happened) = sample.expect.against(&handled);
+        let (expect, happened) = sample.expect.against(&Happened::from(&handled));
         let difference = samples::difference(&expect, &happened);
         if difference.is_empty() {
             print(&format!("ok    {}\n", sample.name))?;

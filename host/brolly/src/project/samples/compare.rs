@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use brolly_core::{Handled, LogLevel, LogLine, Outcome, Outgoing, Verdict};
+use brolly_capture::{Happened, Published};
+use brolly_core::{LogLevel, LogLine};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use similar::{ChangeTag, TextDiff};
 
-use super::{Content, Ends, Expect, ExpectedMessage};
+use super::{Content, Expect, ExpectedMessage};
 use crate::client::shown;
 
 /// Lines around a difference that are shown with it.
@@ -41,86 +42,52 @@ pub fn difference(expect: &str, happened: &str) -> String {
 
 impl Expect {
     /// What was expected and what happened, in the same words.
-    pub fn against(&self, handled: &Handled) -> (String, String) {
-        let (mut expect, mut happened) = (String::new(), String::new());
-        self.ending(handled, &mut expect, &mut happened);
-        self.messages(&handled.effects.publish, &mut expect, &mut happened);
-        self.written(&handled.effects.state, &mut expect, &mut happened);
+    pub fn against(&self, happened: &Happened) -> (String, String) {
+        let (mut expect, mut told) = (String::new(), String::new());
+        self.ending(happened, &mut expect, &mut told);
+        for wanted in &self.published {
+            wanted.show(&mut expect);
+        }
+        for (number, published) in happened.published.iter().enumerate() {
+            show_message(published, self.published.get(number), &mut told);
+        }
+        for (key, value) in &self.state {
+            show_write(key, value.as_ref().map(Content::lines), &mut expect);
+        }
+        for (key, value) in &happened.state {
+            let wanted = self.state.get(key).and_then(Option::as_ref);
+            show_write(key, value.as_ref().map(|value| as_wanted(&value.0, wanted)), &mut told);
+        }
         for wanted in &self.logs {
             expect.push_str(&format!("log with {wanted:?}\n"));
-            if handled.logs.iter().any(|line| line.text.contains(wanted)) {
-                happened.push_str(&format!("log with {wanted:?}\n"));
+            if happened.logs.iter().any(|line| line.text.contains(wanted)) {
+                told.push_str(&format!("log with {wanted:?}\n"));
             }
         }
-        (expect, happened)
+        (expect, told)
     }
 
-    fn ending(&self, handled: &Handled, expect: &mut String, happened: &mut String) {
-        let ending = Ending::of(&handled.verdict);
-        let same = ending.ends == Some(self.outcome);
+    fn ending(&self, happened: &Happened, expect: &mut String, told: &mut String) {
+        let same = happened.outcome == self.outcome.as_str();
         expect.push_str(&format!("outcome: {}\n", self.outcome.as_str()));
-        happened.push_str(&format!("outcome: {}\n", ending.word));
+        told.push_str(&format!("outcome: {}\n", happened.outcome));
         if let Some(part) = &self.reason {
             expect.push_str(&format!("reason: … {} …\n", shown(part)));
         }
-        match (&self.reason, &ending.reason) {
+        match (&self.reason, &happened.reason) {
             (Some(part), Some(reason)) if same && reason.contains(part.as_str()) => {
-                happened.push_str(&format!("reason: … {} …\n", shown(part)));
+                told.push_str(&format!("reason: … {} …\n", shown(part)));
             }
             (None, Some(_)) if same => {}
-            (_, Some(reason)) => happened.push_str(&format!("reason: {}\n", shown(reason))),
+            (_, Some(reason)) => told.push_str(&format!("reason: {}\n", shown(reason))),
             (_, None) => {}
         }
         if let Some(delay) = self.delay_ms {
             expect.push_str(&format!("delay: {delay} ms\n"));
-            if let Some(delay) = ending.delay_ms {
-                happened.push_str(&format!("delay: {delay} ms\n"));
+            if let Some(delay) = happened.delay_ms {
+                told.push_str(&format!("delay: {delay} ms\n"));
             }
         }
-    }
-
-    fn messages(&self, published: &[Outgoing], expect: &mut String, happened: &mut String) {
-        for wanted in &self.published {
-            wanted.show(expect);
-        }
-        for (number, outgoing) in published.iter().enumerate() {
-            show_message(outgoing, self.published.get(number), happened);
-        }
-    }
-
-    fn written(&self, writes: &BTreeMap<String, Option<Bytes>>, expect: &mut String, happened: &mut String) {
-        for (key, value) in &self.state {
-            show_write(key, value.as_ref().map(Content::lines), expect);
-        }
-        for (key, value) in writes {
-            let wanted = self.state.get(key).and_then(Option::as_ref);
-            show_write(key, value.as_ref().map(|value| as_wanted(value, wanted)), happened);
-        }
-    }
-}
-
-/// How an attempt ended, in words.
-struct Ending {
-    /// None where it never came to an end of its own.
-    ends: Option<Ends>,
-    word: &'static str,
-    reason: Option<String>,
-    delay_ms: Option<u128>,
-}
-
-impl Ending {
-    fn of(verdict: &Verdict) -> Self {
-        let (ends, reason, delay) = match verdict {
-            Verdict::Outcome(Outcome::Ack) => (Some(Ends::Ack), None, None),
-            Verdict::Outcome(Outcome::Retry { reason, delay }) => {
-                (Some(Ends::Retry), Some(reason.clone()), *delay)
-            }
-            Verdict::Outcome(Outcome::Reject { reason }) => (Some(Ends::Reject), Some(reason.clone()), None),
-            Verdict::Fault(fault) => (Some(Ends::Fault), Some(fault.to_string()), None),
-            Verdict::Unavailable(reason) => (None, Some(reason.clone()), None),
-        };
-        let word = ends.map_or("none: the sandbox could not serve it", Ends::as_str);
-        Self { ends, word, reason, delay_ms: delay.map(|delay| delay.as_millis()) }
     }
 }
 
@@ -141,13 +108,12 @@ impl ExpectedMessage {
 }
 
 /// A message that was published, as far as one is expected in its place; all of it if none is.
-fn show_message(outgoing: &Outgoing, wanted: Option<&ExpectedMessage>, out: &mut String) {
-    let message = &outgoing.message;
-    out.push_str(&format!("published to {}\n", outgoing.topic));
+fn show_message(published: &Published, wanted: Option<&ExpectedMessage>, out: &mut String) {
+    out.push_str(&format!("published to {}\n", published.topic));
     let fields = [
-        ("id", message.id.as_deref().unwrap_or_default(), wanted.is_none_or(|wanted| wanted.id.is_some())),
-        ("key", &message.key, wanted.is_none_or(|wanted| wanted.key.is_some())),
-        ("content_type", &message.content_type, wanted.is_none_or(|wanted| wanted.content_type.is_some())),
+        ("id", &published.id, wanted.is_none_or(|wanted| wanted.id.is_some())),
+        ("key", &published.key, wanted.is_none_or(|wanted| wanted.key.is_some())),
+        ("content_type", &published.content_type, wanted.is_none_or(|wanted| wanted.content_type.is_some())),
     ];
     for (name, value, is_shown) in fields {
         if is_shown {
@@ -155,11 +121,11 @@ fn show_message(outgoing: &Outgoing, wanted: Option<&ExpectedMessage>, out: &mut
         }
     }
     if wanted.is_none_or(|wanted| wanted.headers.is_some()) {
-        show_headers(Some(&message.headers), out);
+        show_headers(Some(&published.headers), out);
     }
     if wanted.is_none_or(|wanted| wanted.payload.is_some()) {
         let payload = wanted.and_then(|wanted| wanted.payload.as_ref());
-        show_lines("payload", &as_wanted(&message.payload, payload), out);
+        show_lines("payload", &as_wanted(&published.payload.0, payload), out);
     }
 }
 
@@ -238,6 +204,30 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
+/// Everything that came of an attempt, in the words of a difference.
+pub fn told(happened: &Happened) -> String {
+    let mut out = format!("outcome: {}\n", happened.outcome);
+    if let Some(reason) = &happened.reason {
+        out.push_str(&format!("reason: {}\n", shown(reason)));
+    }
+    if let Some(delay) = happened.delay_ms {
+        out.push_str(&format!("delay: {delay} ms\n"));
+    }
+    for published in &happened.published {
+        show_message(published, None, &mut out);
+    }
+    for (key, value) in &happened.state {
+        show_write(key, value.as_ref().map(|value| content(&value.0)), &mut out);
+    }
+    for line in logged(&happened.logs) {
+        out.push_str(&format!("{line}\n"));
+    }
+    if happened.logs_dropped > 0 {
+        out.push_str(&format!("{} log lines were over the limit\n", happened.logs_dropped));
+    }
+    out
+}
+
 /// Log lines for people.
 pub fn logged(logs: &[LogLine]) -> impl Iterator<Item = String> + '_ {
     logs.iter().map(|line| {
@@ -254,33 +244,31 @@ pub fn logged(logs: &[LogLine]) -> impl Iterator<Item = String> + '_ {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use brolly_core::{Effects, Name, NewMessage};
+    use brolly_capture::Blob;
+    use brolly_core::Name;
     use serde_json::json;
 
-    use super::*;
+    use super::{super::Ends, *};
 
-    fn acked(payload: &'static str, state: &'static str) -> Handled {
-        let message = NewMessage {
-            id: Some("m1".into()),
+    fn acked(payload: &'static str, state: &'static str) -> Happened {
+        let published = Published {
+            topic: Name::new("out").unwrap(),
+            id: "m1".into(),
             key: "k".into(),
-            payload: payload.into(),
-            ..NewMessage::default()
+            content_type: String::new(),
+            headers: BTreeMap::new(),
+            payload: Blob(payload.into()),
         };
-        let publish = vec![Outgoing { topic: Name::new("out").unwrap(), message }];
-        let state = BTreeMap::from([("s".to_owned(), Some(Bytes::from(state)))]);
-        ended(Verdict::Outcome(Outcome::Ack), Effects { state, publish })
+        let state = BTreeMap::from([("s".to_owned(), Some(Blob(state.into())))]);
+        Happened { published: vec![published], state, ..ended("ack", None) }
     }
 
-    fn ended(verdict: Verdict, effects: Effects) -> Handled {
-        Handled {
-            verdict,
-            effects,
+    fn ended(outcome: &str, reason: Option<&str>) -> Happened {
+        Happened {
+            outcome: outcome.into(),
+            reason: reason.map(str::to_owned),
             logs: vec![LogLine { level: LogLevel::Info, text: "a line".into() }],
-            logs_dropped: 0,
-            duration: Duration::ZERO,
-            memory_bytes: 0,
+            ..Happened::default()
         }
     }
 
@@ -295,11 +283,11 @@ mod tests {
         }
     }
 
-    fn check(expect: &Expect, handled: &Handled, differs: &[&str]) {
-        let (wanted, happened) = expect.against(handled);
-        let difference = difference(&wanted, &happened);
+    fn check(expect: &Expect, happened: &Happened, differs: &[&str]) {
+        let (wanted, told) = expect.against(happened);
+        let difference = difference(&wanted, &told);
         let lines: Vec<&str> = difference.lines().filter(|line| !line.starts_with(' ')).collect();
-        assert_eq!(lines, differs, "{wanted}\n{happened}");
+        assert_eq!(lines, differs, "{wanted}\n{told}");
     }
 
     #[test]
@@ -342,15 +330,12 @@ mod tests {
         ];
         check(&Expect::default(), &acked("p", "5"), &happened);
         let logs = Expect { logs: vec!["a li".into(), "other".into()], ..Expect::default() };
-        let handled = ended(Verdict::Outcome(Outcome::Ack), Effects::default());
-        check(&logs, &handled, &["- log with \"other\""]);
+        check(&logs, &ended("ack", None), &["- log with \"other\""]);
     }
 
     #[test]
     fn reasons_may_be_expected_in_part() {
-        let reject = |reason: &str| {
-            ended(Verdict::Outcome(Outcome::Reject { reason: reason.into() }), Effects::default())
-        };
+        let reject = |reason: &str| ended("reject", Some(reason));
         let expect = |outcome, part: &str| Expect { outcome, reason: Some(part.into()), ..Expect::default() };
         check(&expect(Ends::Reject, "no cents"), &reject("there are no cents"), &[]);
         check(
@@ -361,9 +346,8 @@ mod tests {
         let open = Expect { outcome: Ends::Reject, ..Expect::default() };
         check(&open, &reject("anything"), &[]);
         check(&Expect::default(), &reject("why"), &["- outcome: ack", "+ outcome: reject", "+ reason: why"]);
-        let delay = Some(Duration::from_millis(7));
-        let retry = Verdict::Outcome(Outcome::Retry { reason: "r".into(), delay });
+        let retry = Happened { delay_ms: Some(7), ..ended("retry", Some("r")) };
         let expect = Expect { outcome: Ends::Retry, delay_ms: Some(8), ..Expect::default() };
-        check(&expect, &ended(retry, Effects::default()), &["- delay: 8 ms", "+ delay: 7 ms"]);
+        check(&expect, &retry, &["- delay: 8 ms", "+ delay: 7 ms"]);
     }
 }

@@ -35,7 +35,7 @@ pub fn read(path: &Path, plugin: &Name) -> Result<Samples, Error> {
     let file = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|_| Error::Usage(format!("{file} is no text")))?;
     parse(&file, &text, path.parent().unwrap_or(Path::new("")), plugin)
-        .map_err(|mistakes| Error::Usage(mistakes.join("\n")))
+        .map_err(|mistakes| Error::Usage(format!("mistakes in {file}\n{}", mistakes.join("\n"))))
 }
 
 fn parse(file: &str, text: &str, folder: &Path, plugin: &Name) -> Result<Samples, Vec<String>> {
@@ -172,31 +172,34 @@ impl<'a> Reading<'a> {
                 self.reader.mistake(&table.span("deleted"), what);
             }
         }
+        let outcome = self.outcome(&table);
         let expect = Expect {
-            outcome: self.outcome(&table),
+            outcome: outcome.unwrap_or_default(),
             reason: self.reader.text(&table, "reason"),
             delay_ms: self.reader.number(&table, "delay_ms"),
             published: self.published(&table),
             state,
             logs: self.reader.texts(&table, "logs"),
         };
-        self.fits(&table, &expect);
+        if outcome.is_some() {
+            self.fits(&table, &expect);
+        }
         expect
     }
 
-    fn outcome(&mut self, expect: &Table<'_>) -> Ends {
+    fn outcome(&mut self, expect: &Table<'_>) -> Option<Ends> {
         let Some(word) = self.reader.text(expect, "outcome") else {
             if !expect.keys().any(|key| key == "outcome") {
                 self.reader.mistake(&expect.start(), format_args!("{}outcome is missing", expect.path()));
             }
-            return Ends::Ack;
+            return None;
         };
         let found = Ends::ALL.into_iter().find(|known| known.as_str() == word);
-        found.unwrap_or_else(|| {
+        if found.is_none() {
             let what = format!("{}outcome is {word:?}; it is ack, retry, reject or fault", expect.path());
             self.reader.mistake(&expect.span("outcome"), what);
-            Ends::Ack
-        })
+        }
+        found
     }
 
     /// Finds expectations that no handler could meet.

@@ -13,7 +13,7 @@ use brolly_core::{Message, Name};
 use bytes::Bytes;
 use serde_json::Value;
 
-pub use compare::{difference, logged};
+pub use compare::{difference, logged, told};
 pub use document::read;
 
 /// A document: samples, and the subscription that handles them.
