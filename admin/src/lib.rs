@@ -9,6 +9,7 @@
 mod auth;
 mod body;
 mod brokers;
+mod captures;
 mod cloudevents;
 mod console;
 mod dead_letters;

@@ -47,6 +47,7 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::plugins::router())
         .merge(crate::subscriptions::router())
         .merge(crate::state::router())
+        .merge(crate::captures::router())
         .merge(crate::dead_letters::router())
         .merge(crate::publish::router())
         .merge(crate::messages::router())

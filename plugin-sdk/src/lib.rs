@@ -48,14 +48,15 @@
 //! assert_eq!(harness.state_json("spent/0001"), serde_json::json!({"orders": 1, "cents": 2933}));
 //! ```
 //!
-//! A handler team's crate needs this in its `Cargo.toml`, and nothing else of Brolly:
+//! `brolly new NAME` makes a project with this crate in it, and `brolly build` builds it. By hand, a
+//! handler team's crate needs this in its `Cargo.toml`, and nothing else of Brolly:
 //!
 //! ```toml
 //! [lib]
 //! crate-type = ["cdylib", "rlib"]   # a WebAssembly module for the host, a library for the tests
 //!
 //! [dependencies]
-//! brolly-plugin = "0.1"
+//! brolly-plugin = { path = "brolly-plugin" }   # this crate; it is in no registry
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!

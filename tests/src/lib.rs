@@ -15,6 +15,7 @@ pub mod contract;
 pub mod flow;
 pub mod orders;
 pub mod process;
+pub mod project;
 pub mod proxy;
 pub mod python;
 pub mod rabbit;

@@ -10,9 +10,10 @@ use std::{
 use brolly_tests::root;
 
 /// Each package with everything of ours that it may depend on. Tests may depend on anything.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("brolly-core", &[]),
     ("brolly-store", &["brolly-core"]),
+    ("brolly-capture", &["brolly-core"]),
     ("brolly-catalog", &["brolly-core", "brolly-store"]),
     ("brolly-ledger", &["brolly-core", "brolly-store"]),
     ("brolly-embedded", &["brolly-core", "brolly-store"]),
@@ -20,13 +21,14 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("brolly-remote", &["brolly-core", "brolly-store"]),
     ("brolly-amqp", &["brolly-core", "brolly-remote"]),
     ("brolly-redis", &["brolly-core", "brolly-remote"]),
-    ("brolly-dispatch", &["brolly-core", "brolly-catalog", "brolly-ledger"]),
+    ("brolly-dispatch", &["brolly-core", "brolly-capture", "brolly-catalog", "brolly-ledger"]),
     ("brolly-admin", &["brolly-core", "brolly-dispatch"]),
     (
         "brolly",
         &[
             "brolly-core",
             "brolly-store",
+            "brolly-capture",
             "brolly-catalog",
             "brolly-ledger",
             "brolly-embedded",

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod captures;
 mod cli;
 mod crash;
 mod embedded;
+mod guide;
+mod handlers;
 mod hostile;
 mod house_rules;
 mod orders;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::{self, Command},
-    serve, store,
+    project, serve, store,
 };
 
 /// Something failed; the reason is on standard error.
@@ -37,6 +37,8 @@ enum Top {
     #[command(subcommand)]
     Store(store::Command),
     #[command(flatten)]
+    Project(project::Command),
+    #[command(flatten)]
     Client(Box<Command>),
 }
 
@@ -45,16 +47,22 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Top::Serve(args) => serve::run(args),
         Top::Store(command) => store::run(command),
-        Top::Client(command) => match client::run(*command) {
-            Ok(()) => ExitCode::SUCCESS,
-            // Whoever read the output has enough of it, as `brolly tail | head` does.
-            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("brolly: {error:#}");
-                let usage = error.downcast_ref::<client::Error>().is_some_and(client::Error::is_usage);
-                ExitCode::from(if usage { USAGE } else { FAILURE })
-            }
-        },
+        Top::Project(command) => ended(project::run(command)),
+        Top::Client(command) => ended(client::run(*command)),
+    }
+}
+
+/// Says what went wrong, if anything did.
+fn ended(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has enough of it, as `brolly tail | head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("brolly: {error:#}");
+            let usage = error.downcast_ref::<client::Error>().is_some_and(client::Error::is_usage);
+            ExitCode::from(if usage { USAGE } else { FAILURE })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod config;
+mod project;
 mod registry;
 mod serve;
 mod store;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
 use brolly_core::{
     Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription,
@@ -33,6 +34,7 @@ pub(crate) struct Parts {
     pub brokers: Arc<Fleet>,
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
+    pub recorders: Recorders,
 }
 
 /// A subscription as it is wanted.
@@ -177,7 +179,11 @@ impl Controller {
     async fn plugin(&self, definition: &Arc<Subscription>, version: Digest) -> Result<Arc<dyn Handler>, Error> {
         let wasm = self.parts.catalog.plugin_file(&version);
         let (plugins, name, definition) = (self.parts.plugins.clone(), self.name.clone(), definition.clone());
-        blocking("loading a plugin", move || Ok(plugins.handler(&name, &definition, &version, &wasm)?)).await?
+        let loading = definition.clone();
+        let load = move || plugins.handler(&name, &loading, &version, &wasm);
+        let handler = blocking("loading a plugin", load).await??;
+        let recorder = self.parts.recorders.of(&self.name);
+        Ok(recorder.over(&definition, handler, self.parts.clock.clone()))
     }
 }
 

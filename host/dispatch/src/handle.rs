@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use brolly_capture::Recorders;
 use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
 use brolly_core::{
     Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Code, Connection, Counts,
@@ -54,7 +55,8 @@ impl Dispatch {
         config: Config,
     ) -> Self {
         let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
-        let parts = Arc::new(Parts { catalog, ledger, brokers, plugins, clock });
+        let recorders = Recorders::default();
+        let parts = Arc::new(Parts { catalog, ledger, brokers, plugins, clock, recorders });
         let inner = Inner {
             parts,
             config,

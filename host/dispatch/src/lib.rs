@@ -6,6 +6,7 @@
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
 mod brokers;
+mod captures;
 mod controller;
 mod dead_letters;
 mod error;
@@ -20,6 +21,7 @@ mod status;
 mod supervisor;
 mod worker;
 
+pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
     Definition, Entry, Kind, Plugin, Precondition, Put, Role, Snapshot, Token, Version,
 };

@@ -77,6 +77,7 @@ impl Supervisor {
                 wanted.send_replace(None);
             }
             self.handle.boards().write().remove(&name);
+            self.handle.parts().recorders.forget(&name);
         }
         for name in snapshot.subscriptions.keys() {
             let wanted = wanted(&snapshot, name);

@@ -40,8 +40,11 @@ const MODULE: [u8; 4] = [1, 0, 0, 0];
 const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
 
 /// The component in an upload: the upload itself, or what a core module with component metadata is
-/// encoded to.
-pub(crate) fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+/// encoded to. The same bytes give the same component.
+///
+/// # Errors
+/// [`Code::TooLarge`] beyond [`MAX_UPLOAD_BYTES`], [`Code::InvalidPlugin`] for what is neither.
+pub fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     if wasm.len() > MAX_UPLOAD_BYTES {
         return Err(Refusal::new(
             Code::TooLarge,

@@ -32,7 +32,7 @@ mod ticker;
 #[cfg(test)]
 mod tests;
 
-pub use admit::{MAX_UPLOAD_BYTES, WORLD};
+pub use admit::{MAX_UPLOAD_BYTES, WORLD, component};
 pub use attempt::MAX_LOG_LINES;
 pub use config::Config;
 pub use error::Error;

@@ -3,10 +3,11 @@
 //! One file per command. [`api`] knows addresses, tokens and problem documents; [`output`] how
 //! things are written for people; [`records`] how files become messages.
 
-mod api;
+pub(crate) mod api;
 mod apply;
+mod capture;
 mod error;
-mod output;
+pub(crate) mod output;
 mod plugin;
 mod publish;
 mod records;
@@ -14,9 +15,11 @@ mod status;
 mod tail;
 mod trace;
 
-pub use apply::at_start as apply_at_start;
+pub use apply::{at_start as apply_at_start, definition_of_subscription, without_asking as apply};
 pub use error::Error;
-pub use output::print;
+pub(crate) use error::read;
+pub use output::{print, shown};
+pub use tail::Window;
 
 /// What a client can do.
 #[derive(Debug, clap::Subcommand)]
@@ -29,6 +32,7 @@ pub enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
     Apply(apply::Args),
+    Capture(capture::Args),
 }
 
 /// Does what a client was asked.
@@ -45,6 +49,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Status(args) => status::run(args).await,
             Command::Plugin(command) => plugin::run(command).await,
             Command::Apply(args) => apply::run(args).await,
+            Command::Capture(args) => capture::run(args).await,
         }
     });
     // A thread that still waits for standard input must not hold the process.

@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut window = Window::new(place(&newest, "next"), by_delivery, Instant::now());
     let mut reachable = true;
     loop {
-        let found = match page(&api, &args, "asc", PAGE, window.after.as_deref()).await {
+        let found = match page(&api, &args, "asc", PAGE, window.after()).await {
             Ok(found) => found,
             Err(error) if error.is_passing() => {
                 if std::mem::take(&mut reachable) {
@@ -94,7 +94,7 @@ fn place(page: &Value, which: &str) -> Option<String> {
 }
 
 /// The messages from a place on that were shown already.
-struct Window {
+pub struct Window {
     /// Whether messages match by what becomes of them, and so may come to match later.
     by_delivery: bool,
     /// Where the next page begins.
@@ -106,13 +106,19 @@ struct Window {
 }
 
 impl Window {
-    fn new(after: Option<String>, by_delivery: bool, now: Instant) -> Self {
+    /// Begins after a place, or at the very beginning.
+    pub fn new(after: Option<String>, by_delivery: bool, now: Instant) -> Self {
         let reached = VecDeque::from([(now, after.clone())]);
         Self { by_delivery, after, reached, seen: HashMap::new() }
     }
 
+    /// Where the next page begins.
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
     /// The messages of a page that are new, oldest first.
-    fn advance<'a>(&mut self, page: &'a Value, now: Instant) -> Vec<&'a Value> {
+    pub fn advance<'a>(&mut self, page: &'a Value, now: Instant) -> Vec<&'a Value> {
         let items = page.get("items").and_then(Value::as_array);
         let name = |item: &Value| (text(item, "topic").to_owned(), text(item, "id").to_owned());
         let is_new = |item: &&Value| match self.seen.entry(name(item)) {

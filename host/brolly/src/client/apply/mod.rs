@@ -52,8 +52,20 @@ pub struct Args {
 /// # Errors
 /// As [`run`].
 pub async fn at_start(file: PathBuf, url: String, data_dir: PathBuf) -> anyhow::Result<()> {
-    let connection = Connection::local(url, data_dir);
+    without_asking(file, Connection::local(url, data_dir)).await
+}
+
+/// Applies a document as `brolly apply --yes` does.
+///
+/// # Errors
+/// As [`run`].
+pub async fn without_asking(file: PathBuf, connection: Connection) -> anyhow::Result<()> {
     run(Args { file, yes: true, dry_run: false, prune: false, connection }).await
+}
+
+/// Of what the server shows of a subscription, what can be put again.
+pub fn definition_of_subscription(shown: &Value) -> Value {
+    Kind::Subscription.definition_in(shown)
 }
 
 /// Applies.
