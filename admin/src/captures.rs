@@ -38,7 +38,7 @@ struct CapturesBody {
     /// was no room.
     skipped: u64,
     /// Newest first. Their form is versioned by `brolly_capture`.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<serde_json::Value>)]
     items: Vec<Arc<Capture>>,
 }
 

@@ -67,6 +67,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         difference.push_str("bytes that are shown alike differ, such as the order of keys in JSON\n");
     }
     print(&difference)?;
+    if let Some(what) = state.unknown().filter(|_| !args.assume_absent) {
+        bail!(
+            "the plugin reads {what}, which the capture does not have; --assume-absent takes it for not being there"
+        );
+    }
     bail!("what comes of it differs from what came of it: - then, + now");
 }
 
