@@ -10,6 +10,7 @@ mod controller;
 mod dead_letters;
 mod error;
 mod handle;
+mod inspection;
 mod meters;
 mod plan;
 mod publishing;
@@ -18,13 +19,16 @@ mod supervisor;
 mod worker;
 
 pub use brolly_catalog::{
-    Definition, Entry, Kind, Plugin, Precondition, Put, Role, Snapshot, Token, Version,
+    Action, Definition, Entry, Kind, Plugin, Precondition, Put, Record, Records, Role, Snapshot, Token,
+    Version,
 };
 pub use brolly_ledger::{
-    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, History, Search, Status as DeliveryStatus,
+    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, History, Reason, Reasons, Search,
+    Status as DeliveryStatus,
 };
 
 pub use dead_letters::{DeskResult, Selection};
 pub use error::Error;
 pub use handle::{Config, Dispatch, Handle, Page, QueueCounts, Uploaded};
+pub use inspection::{Verdict, Waiting};
 pub use status::{State, Status};
