@@ -35,9 +35,9 @@ pub(crate) struct Problem {
     /// Where the host is not ready: the subscriptions that should run and do not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_ready: Vec<NotReady>,
-    /// Seconds after which to try again, where that helps; it goes into the header Retry-After.
+    /// Seconds after which to try again, where that helps; for the header Retry-After.
     #[serde(skip)]
-    retry_after: Option<u64>,
+    retry_after: u16,
 }
 
 /// The type of a problem, from its code.
@@ -69,7 +69,7 @@ impl Problem {
             code,
             instance: None,
             not_ready: Vec::new(),
-            retry_after: None,
+            retry_after: 1,
         }
     }
 
@@ -107,11 +107,11 @@ impl Problem {
 
     /// Too many wrong tokens from one address.
     pub fn too_many_attempts(wait: Duration) -> Self {
-        let seconds = wait.as_secs() + 1;
+        let seconds = u16::try_from(wait.as_secs()).unwrap_or(u16::MAX).saturating_add(1);
         let detail = format!("too many wrong tokens came from this address; try again in {seconds} s");
         let status = StatusCode::TOO_MANY_REQUESTS;
         let problem = Self::new(status, "too-many-attempts", "Too many attempts", detail);
-        Self { retry_after: Some(seconds), ..problem }
+        Self { retry_after: seconds, ..problem }
     }
 
     /// A failure of the host, of which the log has the details.
@@ -199,7 +199,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"brolly\""));
         }
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after.unwrap_or(1)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         response.extensions_mut().insert(self);
         response
