@@ -2,14 +2,14 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name};
 use brolly_dispatch::Role;
 
-use crate::{Admin, BASE, problem::Problem};
+use crate::{Admin, BASE, problem::Problem, session};
 
 /// Who makes a request.
 #[derive(Clone, Debug)]
@@ -18,14 +18,21 @@ pub(crate) struct Caller {
     pub name: Name,
     /// What it allows.
     pub role: Role,
+    /// What proves that a change made in a session was asked for by our own page; none for whoever
+    /// brings the token itself.
+    pub csrf: Option<String>,
 }
 
 /// The role that a request needs; none for what anybody may see: the console's files, health,
 /// measurements and the description of the API.
 pub(crate) fn required(method: &Method, path: &str) -> Option<Role> {
     let call = path.strip_prefix(BASE)?;
-    if call == "/openapi.json" {
+    if call == "/openapi.json" || (call == "/session" && *method == Method::POST) {
         return None;
+    }
+    // Ending one's own session, and asking where a message would go, change nothing.
+    if call == "/session" || (call.starts_with("/topics/") && call.ends_with("/explain")) {
+        return Some(Role::Viewer);
     }
     if call == "/tokens" || call.starts_with("/tokens/") {
         return Some(Role::Admin);
@@ -38,7 +45,7 @@ pub(crate) async fn authenticate(State(admin): State<Admin>, mut request: Reques
     let Some(needed) = required(request.method(), request.uri().path()) else {
         return next.run(request).await;
     };
-    let caller = match caller(&admin, request.headers(), needed) {
+    let caller = match caller(&admin, &request, needed) {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -54,11 +61,28 @@ pub(crate) async fn authenticate(State(admin): State<Admin>, mut request: Reques
     response
 }
 
-fn caller(admin: &Admin, headers: &HeaderMap, needed: Role) -> Result<Caller, Problem> {
-    let unauthorized = |detail: &str| Problem::refused(Code::Unauthorized, detail);
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
-        return Err(unauthorized("there is no token; send it as the header Authorization: Bearer TOKEN"));
+fn caller(admin: &Admin, request: &Request, needed: Role) -> Result<Caller, Problem> {
+    let headers = request.headers();
+    let caller = match headers.get(header::AUTHORIZATION) {
+        Some(value) => bearer(admin, value)?,
+        None => admin.sessions.caller(&admin.handle, headers).ok_or_else(|| {
+            let detail = "there is no token; send it as the header Authorization: Bearer TOKEN, or sign in";
+            Problem::refused(Code::Unauthorized, detail)
+        })?,
     };
+    if caller.role < needed {
+        let (name, role) = (&caller.name, word(caller.role));
+        let detail = format!("the token {name} has the role {role}; this needs {}", word(needed));
+        return Err(Problem::refused(Code::Forbidden, detail));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        session::check_proof(&caller, headers)?;
+    }
+    Ok(caller)
+}
+
+fn bearer(admin: &Admin, value: &HeaderValue) -> Result<Caller, Problem> {
+    let unauthorized = |detail: &str| Problem::refused(Code::Unauthorized, detail);
     let token = value.to_str().ok().and_then(|value| value.split_once(' '));
     let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
         return Err(unauthorized("the header Authorization is not of the form Bearer TOKEN"));
@@ -66,11 +90,7 @@ fn caller(admin: &Admin, headers: &HeaderMap, needed: Role) -> Result<Caller, Pr
     let Some((name, role)) = admin.handle.authenticate(token.trim()) else {
         return Err(unauthorized("the token is not known; it may have been deleted"));
     };
-    if role < needed {
-        let detail = format!("the token {name} has the role {}; this needs {}", word(role), word(needed));
-        return Err(Problem::refused(Code::Forbidden, detail));
-    }
-    Ok(Caller { name, role })
+    Ok(Caller { name, role, csrf: None })
 }
 
 /// The word for a role.

@@ -17,7 +17,7 @@ use crate::{
     body::Defined,
     definitions::{self, Entity},
     etag,
-    extract::{NameInPath, Query},
+    extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -129,11 +129,12 @@ async fn get_broker(State(admin): State<Admin>, NameInPath(name): NameInPath) ->
             description = "invalid-definition, unsupported")))]
 async fn put_broker(
     State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Defined(value): Defined<BrokerDefinition>,
 ) -> Result<Response, Problem> {
-    let put = admin.handle.put_broker(&name, value, etag::precondition(&headers)?).await?;
+    let put = handle.put_broker(&name, value, etag::precondition(&headers)?).await?;
     Ok(definitions::answer(&put, LiveBroker::new(&admin, &name, &put.entry)))
 }
 
@@ -144,9 +145,9 @@ async fn put_broker(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
 async fn delete_broker(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    definitions::delete::<BrokerDefinition>(&admin, &name, &headers).await
+    definitions::delete::<BrokerDefinition>(&handle, &name, &headers).await
 }

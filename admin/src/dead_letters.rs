@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Admin, body,
-    extract::{NameInPath, Path, Query},
+    extract::{By, NameInPath, Path, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -66,7 +66,7 @@ impl From<DeskResult> for Done {
     }
 }
 
-/// Which dead letters are meant: one of `ids`, `all` and `reason`.
+/// Which dead letters are meant: one of `ids`, `all`, `reason` and `shape`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Replay {
@@ -76,6 +76,8 @@ struct Replay {
     all: Option<bool>,
     /// Those whose reason contains this text.
     reason: Option<String>,
+    /// Those whose reason is this but for the numbers, for which it has `#`: the `shape` of a reason.
+    shape: Option<String>,
     /// At most so many a second.
     #[schema(value_type = Option<u32>, minimum = 1)]
     per_second: Option<NonZeroU32>,
@@ -84,16 +86,17 @@ struct Replay {
 impl Replay {
     fn selection(self) -> Result<Selection, Problem> {
         let invalid = |detail: String| Problem::refused(Code::InvalidRequest, detail);
-        match (self.ids, self.all, self.reason) {
-            (Some(ids), None, None) if ids.len() <= Handle::DESK_LIMIT => Ok(Selection::Ids(ids)),
-            (Some(ids), None, None) => {
+        match (self.ids, self.all, self.reason, self.shape) {
+            (Some(ids), None, None, None) if ids.len() <= Handle::DESK_LIMIT => Ok(Selection::Ids(ids)),
+            (Some(ids), None, None, None) => {
                 Err(invalid(format!("there are {} ids, the limit is {}", ids.len(), Handle::DESK_LIMIT)))
             }
-            (None, Some(true), None) => Ok(Selection::Reason(String::new())),
-            (None, None, Some(reason)) if !reason.is_empty() => Ok(Selection::Reason(reason)),
+            (None, Some(true), None, None) => Ok(Selection::Reason(String::new())),
+            (None, None, Some(reason), None) if !reason.is_empty() => Ok(Selection::Reason(reason)),
+            (None, None, None, Some(shape)) => Ok(Selection::Shape(shape)),
             _ => Err(invalid(
                 "say which dead letters are meant with exactly one of: ids, all (true), reason (a text that is \
-                 not empty)"
+                 not empty), shape"
                     .to_owned(),
             )),
         }
@@ -103,6 +106,7 @@ impl Replay {
 pub(crate) fn router() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(list_dead_letters, delete_dead_letters))
+        .routes(routes!(list_reasons))
         .routes(routes!(replay_dead_letters))
         .routes(routes!(replay_dead_letter))
         .routes(routes!(delete_dead_letter))
@@ -122,6 +126,54 @@ async fn list_dead_letters(
     Ok(Json(Items { items: page.items.into_iter().map(Letter::from).collect(), next: page.next }))
 }
 
+/// A reason of dead letters.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReasonBody {
+    /// The reason, with `#` for every number.
+    shape: String,
+    /// The reason of the latest of them, whole.
+    example: String,
+    /// How many there are.
+    count: u64,
+    /// When the first of them was given up, in milliseconds since 1970.
+    first_at_ms: u64,
+    /// When the latest of them was given up, in milliseconds since 1970.
+    latest_at_ms: u64,
+}
+
+/// What dead letters were given up for.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReasonsBody {
+    /// The reasons, the most frequent first; at most 200.
+    items: Vec<ReasonBody>,
+    /// Dead letters looked at: all, or the 50,000 of the oldest messages.
+    looked_at: u64,
+    /// Those of them with a reason that is not among the items.
+    others: u64,
+}
+
+/// Groups the dead letters of a subscription's queue by their reasons; reasons that differ only in
+/// their numbers are one.
+#[utoipa::path(get, path = "/subscriptions/{subscription}/dead-letter-reasons", tag = "dead letters",
+    params(("subscription" = String, Path)),
+    responses((status = 200, body = ReasonsBody),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
+async fn list_reasons(
+    State(admin): State<Admin>,
+    NameInPath(subscription): NameInPath,
+) -> Result<Json<ReasonsBody>, Problem> {
+    let reasons = admin.handle.dead_letter_reasons(&subscription).await?;
+    let items = reasons.items.into_iter().map(|reason| ReasonBody {
+        shape: reason.shape,
+        example: reason.example,
+        count: reason.count,
+        first_at_ms: reason.first.0,
+        latest_at_ms: reason.latest.0,
+    });
+    let (looked_at, others) = (reasons.looked_at, reasons.others);
+    Ok(Json(ReasonsBody { items: items.collect(), looked_at, others }))
+}
+
 /// Sends dead letters back to their queue. Answers when the last of them is back, which takes its
 /// time where `per_second` is low.
 #[utoipa::path(post, path = "/subscriptions/{subscription}/dead-letters/replay", tag = "dead letters",
@@ -129,12 +181,12 @@ async fn list_dead_letters(
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: the subscription")))]
 async fn replay_dead_letters(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(subscription): NameInPath,
     body::Json(replay): body::Json<Replay>,
 ) -> Result<Json<Done>, Problem> {
     let per_second = replay.per_second;
-    Ok(Json(admin.handle.replay(&subscription, replay.selection()?, per_second).await?.into()))
+    Ok(Json(handle.replay(&subscription, replay.selection()?, per_second).await?.into()))
 }
 
 #[derive(Debug, IntoParams)]
@@ -147,16 +199,18 @@ struct Deletion {
     all: Option<bool>,
     /// Those whose reason contains this text.
     reason: Option<String>,
+    /// Those whose reason is this but for the numbers, for which it has `#`.
+    shape: Option<String>,
 }
 
-/// Deletes dead letters: those of `id`, which may be repeated, those of a `reason`, or `all`. The
+/// Deletes dead letters: those of `id`, which may be repeated, those of a `reason` or `shape`, or `all`. The
 /// history of their messages stays.
 #[utoipa::path(delete, path = "/subscriptions/{subscription}/dead-letters", tag = "dead letters",
     params(("subscription" = String, Path), Deletion),
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: the subscription")))]
 async fn delete_dead_letters(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(subscription): NameInPath,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Done>, Problem> {
@@ -166,13 +220,16 @@ async fn delete_dead_letters(
             ("id", _) => wanted.ids.get_or_insert_default().extend([value]),
             ("all", "true") => wanted.all = Some(true),
             ("reason", _) => wanted.reason = Some(value),
+            ("shape", _) => wanted.shape = Some(value),
             _ => {
-                let detail = format!("{name}={value} is not known; known are id=ID, all=true, reason=TEXT");
+                let detail = format!(
+                    "{name}={value} is not known; known are id=ID, all=true, reason=TEXT, shape=TEXT"
+                );
                 return Err(Problem::refused(Code::InvalidRequest, detail));
             }
         }
     }
-    Ok(Json(admin.handle.discard(&subscription, wanted.selection()?).await?.into()))
+    Ok(Json(handle.discard(&subscription, wanted.selection()?).await?.into()))
 }
 
 /// Sends one dead letter back to its queue.
@@ -181,11 +238,11 @@ async fn delete_dead_letters(
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn replay_dead_letter(
-    State(admin): State<Admin>,
+    By(handle): By,
     Path((subscription, id)): Path<(String, String)>,
 ) -> Result<Json<Done>, Problem> {
     let subscription = Name::new(&subscription)?;
-    let result = admin.handle.replay(&subscription, Selection::Ids([id.clone()].into()), None).await?;
+    let result = handle.replay(&subscription, Selection::Ids([id.clone()].into()), None).await?;
     one(&subscription, &id, result)
 }
 
@@ -195,11 +252,11 @@ async fn replay_dead_letter(
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn delete_dead_letter(
-    State(admin): State<Admin>,
+    By(handle): By,
     Path((subscription, id)): Path<(String, String)>,
 ) -> Result<Json<Done>, Problem> {
     let subscription = Name::new(&subscription)?;
-    let result = admin.handle.discard(&subscription, Selection::Ids([id.clone()].into())).await?;
+    let result = handle.discard(&subscription, Selection::Ids([id.clone()].into())).await?;
     one(&subscription, &id, result)
 }
 

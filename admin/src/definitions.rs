@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::Name;
-use brolly_dispatch::{Definition, Entry, Put};
+use brolly_dispatch::{Definition, Entry, Handle, Put};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -66,12 +66,12 @@ pub(crate) fn list<T: Definition>(admin: &Admin, part: &Part) -> Result<Json<Ite
 
 /// Creates or replaces a topic, queue or route.
 pub(crate) async fn put<T: Definition>(
-    admin: &Admin,
+    handle: &Handle,
     name: &Name,
     value: T,
     headers: &HeaderMap,
 ) -> Result<Put<T>, Problem> {
-    Ok(admin.handle.put(name, value, etag::precondition(headers)?).await?)
+    Ok(handle.put(name, value, etag::precondition(headers)?).await?)
 }
 
 /// Answers a PUT with what stands now.
@@ -82,10 +82,10 @@ pub(crate) fn answer<T, B: Serialize>(put: &Put<T>, body: B) -> Response {
 
 /// Deletes a definition.
 pub(crate) async fn delete<T: Definition>(
-    admin: &Admin,
+    handle: &Handle,
     name: &Name,
     headers: &HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    admin.handle.delete::<T>(name, etag::precondition(headers)?).await?;
+    handle.delete::<T>(name, etag::precondition(headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,9 +5,10 @@ use axum::{
     http::request::Parts,
 };
 use brolly_core::{Code, Name};
+use brolly_dispatch::Handle;
 use serde::de::DeserializeOwned;
 
-use crate::problem::Problem;
+use crate::{Admin, auth::Caller, problem::Problem};
 
 /// The name that a path ends with, or has in its middle: its first parameter.
 pub(crate) struct NameInPath(pub Name);
@@ -20,6 +21,21 @@ impl<S: Send + Sync> FromRequestParts<S> for NameInPath {
         let parameters = parameters.map_err(|error| invalid("path", &error.body_text()))?;
         let first = parameters.iter().next().map(|(_, value)| value).unwrap_or_default();
         Ok(Self(Name::new(first)?))
+    }
+}
+
+/// The door to everything, in the name of whoever makes the request: what is changed through it stands
+/// so in the audit log.
+pub(crate) struct By(pub Handle);
+
+impl FromRequestParts<Admin> for By {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Caller>();
+        let caller =
+            caller.ok_or_else(|| Problem::refused(Code::Unauthorized, "nobody makes this request"))?;
+        Ok(Self(admin.handle.by(&caller.name)))
     }
 }
 

@@ -6,6 +6,7 @@
 //! `gate::admit` (how many at once), `auth::authenticate`, `gate::see_through` (time limits; a change
 //! runs to its end though its client goes away), and a handler.
 
+mod audit;
 mod auth;
 mod body;
 mod brokers;
@@ -15,6 +16,8 @@ mod console;
 mod dead_letters;
 mod definitions;
 mod etag;
+mod events;
+mod explain;
 mod extract;
 mod gate;
 mod health;
@@ -26,9 +29,11 @@ mod plugins;
 mod problem;
 mod publish;
 mod forwards;
+mod pulse;
 mod queues;
 mod routes;
 mod serve;
+mod session;
 mod state;
 mod subscriptions;
 mod tokens;
@@ -44,10 +49,12 @@ use axum::{Router, middleware, response::Response};
 use brolly_dispatch::Handle;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use serve::{Error, serve};
+
+use crate::{pulse::Pulse, session::Sessions};
 
 /// The path that every call of the API begins with.
 pub const BASE: &str = "/api/v1";
@@ -72,6 +79,10 @@ pub struct Config {
     pub body_idle_ms: u64,
     /// Milliseconds that requests have to finish when the host stops.
     pub drain_ms: u64,
+    /// Milliseconds after which a session of the console ends.
+    pub session_ms: u64,
+    /// Streams of events, one for each open console; further ones are refused with status 503.
+    pub streams: usize,
 }
 
 impl Default for Config {
@@ -85,6 +96,8 @@ impl Default for Config {
             change_ms: 3_600_000,
             body_idle_ms: 30_000,
             drain_ms: 10_000,
+            session_ms: 12 * 60 * 60 * 1000,
+            streams: 64,
         }
     }
 }
@@ -108,6 +121,14 @@ pub(crate) struct Shared {
     pub bodies: Arc<Semaphore>,
     /// The changes that are being made.
     pub changes: TaskTracker,
+    /// Room for streams of events.
+    pub streams: Arc<Semaphore>,
+    /// Who has signed in.
+    pub sessions: Sessions,
+    /// What everything is doing.
+    pub pulse: Pulse,
+    /// Told when the host stops, so that streams end.
+    pub stopping: CancellationToken,
     /// The API's description.
     pub openapi: String,
 }
@@ -144,6 +165,10 @@ pub fn app(handle: Handle, metrics: Metrics, config: Config) -> App {
         requests: Arc::new(Semaphore::new(config.requests)),
         bodies: Arc::new(Semaphore::new(config.body_memory_mib as usize)),
         changes: TaskTracker::new(),
+        streams: Arc::new(Semaphore::new(config.streams)),
+        sessions: Sessions::default(),
+        pulse: Pulse::default(),
+        stopping: CancellationToken::new(),
         openapi: openapi::finish(document),
         config,
     };

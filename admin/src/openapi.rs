@@ -19,7 +19,7 @@ use crate::{Admin, BASE, problem::Problem};
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Brolly", description = "A message router whose handlers are WebAssembly plugins.\n\nEvery call \
-        of the API takes a bearer token; viewers may read, operators also change, admins also make tokens. \
+        of the API takes a bearer token, or the cookie of a session made with one; viewers may read, operators also change, admins also make tokens. \
         Whatever goes wrong is answered as problem details (RFC 9457) with a stable `code`.",
         license(name = "MIT OR Apache-2.0")),
     modifiers(&Bearer),
@@ -52,6 +52,10 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::publish::router())
         .merge(crate::messages::router())
         .merge(crate::tokens::router())
+        .merge(crate::session::router())
+        .merge(crate::explain::router())
+        .merge(crate::audit::router())
+        .merge(crate::events::router())
         .routes(routes!(openapi));
     OpenApiRouter::with_openapi(Document::openapi()).nest(BASE, calls).merge(crate::health::router())
 }

@@ -16,7 +16,7 @@ use crate::{
     Admin,
     body::media_type,
     etag,
-    extract::{NameInPath, Path, Query},
+    extract::{By, NameInPath, Path, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -180,6 +180,7 @@ async fn get_plugin(State(admin): State<Admin>, NameInPath(name): NameInPath) ->
         (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-plugin")))]
 async fn upload_version(
     State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(plugin): NameInPath,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -188,7 +189,7 @@ async fn upload_version(
         return Err(Problem::media_type("the body is the bytes of the wasm file themselves, without a form"));
     }
     let held = admin.read(&parts.headers, body, UPLOAD_BYTES).await?;
-    let uploaded = admin.handle.upload(&plugin, held.bytes.to_vec()).await?;
+    let uploaded = handle.upload(&plugin, held.bytes.to_vec()).await?;
     let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(UploadBody::new(&plugin, uploaded))).into_response())
 }
@@ -200,10 +201,10 @@ async fn upload_version(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
 async fn delete_version(
-    State(admin): State<Admin>,
+    By(handle): By,
     Path((plugin, digest)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let (plugin, digest) = (Name::new(&plugin)?, digest.parse::<Digest>()?);
-    admin.handle.remove_version(&plugin, &digest).await?;
+    handle.remove_version(&plugin, &digest).await?;
     Ok(StatusCode::NO_CONTENT)
 }

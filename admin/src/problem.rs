@@ -1,6 +1,8 @@
 //! What is answered when something goes wrong: problem details as RFC 9457 has them, with a stable
 //! code. Whatever is the host's own affair goes to the log, not into the answer.
 
+use std::time::Duration;
+
 use axum::{
     extract::Request,
     http::{HeaderValue, StatusCode, header},
@@ -33,6 +35,9 @@ pub(crate) struct Problem {
     /// Where the host is not ready: the subscriptions that should run and do not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_ready: Vec<NotReady>,
+    /// Seconds after which to try again, where that helps; for the header Retry-After.
+    #[serde(skip)]
+    retry_after: u16,
 }
 
 /// The type of a problem, from its code.
@@ -64,6 +69,7 @@ impl Problem {
             code,
             instance: None,
             not_ready: Vec::new(),
+            retry_after: 1,
         }
     }
 
@@ -97,6 +103,15 @@ impl Problem {
     pub fn body_late(idle_ms: u64) -> Self {
         let detail = format!("no byte of the body came for {idle_ms} ms");
         Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "Request time-out", detail)
+    }
+
+    /// Too many wrong tokens from one address.
+    pub fn too_many_attempts(wait: Duration) -> Self {
+        let seconds = u16::try_from(wait.as_secs()).unwrap_or(u16::MAX).saturating_add(1);
+        let detail = format!("too many wrong tokens came from this address; try again in {seconds} s");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let problem = Self::new(status, "too-many-attempts", "Too many attempts", detail);
+        Self { retry_after: seconds, ..problem }
     }
 
     /// A failure of the host, of which the log has the details.
@@ -184,7 +199,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"brolly\""));
         }
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         response.extensions_mut().insert(self);
         response
@@ -210,14 +225,19 @@ pub(crate) async fn describe(request: Request, next: Next) -> Response {
     response
 }
 
-/// Nothing that comes from here may be framed, guessed at, kept, or load anything from elsewhere.
+/// Nothing that comes from here may be framed, guessed at, kept, or load anything from elsewhere; and
+/// no script may make markup or code out of text.
 const SECURITY: &[(&str, &str)] = &[
     (
         "content-security-policy",
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+         trusted-types 'none'",
     ),
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
     ("cross-origin-resource-policy", "same-origin"),
     ("cache-control", "no-store"),
 ];

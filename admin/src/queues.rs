@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Name, Queue, Subscription};
-use brolly_dispatch::{Entry, QueueCounts};
+use brolly_dispatch::{Entry, QueueCounts, Waiting};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -19,7 +19,7 @@ use crate::{
     body::Defined,
     definitions::{self, Entity},
     etag,
-    extract::{NameInPath, Query},
+    extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -85,7 +85,10 @@ fn consumers(admin: &Admin) -> HashMap<Name, Name> {
 }
 
 pub(crate) fn router() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().routes(routes!(list_queues)).routes(routes!(get_queue, put_queue, delete_queue))
+    OpenApiRouter::new()
+        .routes(routes!(list_queues))
+        .routes(routes!(get_queue, put_queue, delete_queue))
+        .routes(routes!(peek))
 }
 
 /// Lists queues by name, with what they hold.
@@ -129,13 +132,61 @@ async fn get_queue(State(admin): State<Admin>, NameInPath(name): NameInPath) -> 
             description = "invalid-definition, unknown-reference, unsupported")))]
 async fn put_queue(
     State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Defined(value): Defined<Queue>,
 ) -> Result<Response, Problem> {
-    let put = definitions::put(&admin, &name, value, &headers).await?;
+    let put = definitions::put(&handle, &name, value, &headers).await?;
     let queue = LiveQueue::new(&admin, &name, &put.entry, consumers(&admin).get(&name)).await?;
     Ok(definitions::answer(&put, queue))
+}
+
+/// A message that waits.
+#[derive(Debug, Serialize, ToSchema)]
+struct WaitingMessage {
+    /// Unique within its topic.
+    id: String,
+    /// Its topic.
+    topic: String,
+    /// Its key.
+    key: String,
+    /// Media type of the payload.
+    content_type: String,
+    /// When it was accepted, in milliseconds since 1970.
+    published_at_ms: u64,
+    /// Bytes of the payload.
+    size_bytes: u64,
+}
+
+impl From<Waiting> for WaitingMessage {
+    fn from((_, stored): Waiting) -> Self {
+        let message = stored.message;
+        Self {
+            id: message.id.clone(),
+            topic: message.topic.to_string(),
+            key: message.key.clone(),
+            content_type: message.content_type.clone(),
+            published_at_ms: message.published_at.0,
+            size_bytes: message.payload.len() as u64,
+        }
+    }
+}
+
+/// Shows what waits in a queue of the embedded broker, in flight or not, the oldest first. Nothing is
+/// taken.
+#[utoipa::path(get, path = "/queues/{queue}/messages", tag = "queues", params(("queue" = String, Path), Part),
+    responses((status = 200, body = Items<WaitingMessage>),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
+        (status = 422, body = Problem, content_type = "application/problem+json",
+            description = "unsupported: the queue lives on a broker elsewhere")))]
+async fn peek(
+    State(admin): State<Admin>,
+    NameInPath(name): NameInPath,
+    Query(part): Query<Part>,
+) -> Result<Json<Items<WaitingMessage>>, Problem> {
+    let page = admin.handle.peek(&name, part.after_number()?, part.limit()?).await?;
+    Ok(Json(Items { items: page.items.into_iter().map(WaitingMessage::from).collect(), next: page.next }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -154,11 +205,11 @@ struct Deletion {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use, not-empty")))]
 async fn delete_queue(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     Query(deletion): Query<Deletion>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    admin.handle.delete_queue(&name, etag::precondition(&headers)?, deletion.force).await?;
+    handle.delete_queue(&name, etag::precondition(&headers)?, deletion.force).await?;
     Ok(StatusCode::NO_CONTENT)
 }

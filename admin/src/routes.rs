@@ -13,7 +13,7 @@ use crate::{
     Admin,
     body::Defined,
     definitions::{self, Entity},
-    extract::{NameInPath, Query},
+    extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -55,12 +55,12 @@ async fn get_route(
         (status = 412, body = Problem, content_type = "application/problem+json", description = "changed"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-definition, invalid-pattern, invalid-filter, unknown-reference, unsupported")))]
 async fn put_route(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Defined(value): Defined<Route>,
 ) -> Result<Response, Problem> {
-    let put = definitions::put(&admin, &name, value, &headers).await?;
+    let put = definitions::put(&handle, &name, value, &headers).await?;
     Ok(definitions::answer(&put, Entity::new(&name, &put.entry)))
 }
 
@@ -71,9 +71,9 @@ async fn put_route(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
 async fn delete_route(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    definitions::delete::<Route>(&admin, &name, &headers).await
+    definitions::delete::<Route>(&handle, &name, &headers).await
 }

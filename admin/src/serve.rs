@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1::Builder;
+use hyper::{Request, body::Incoming, server::conn::http1::Builder};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -14,8 +14,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::util::MapRequest;
 
-use crate::App;
+use crate::{App, session::Peer};
 
 /// How long to wait before accepting again when the system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(100);
@@ -48,7 +49,9 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> 
     tokio::select! {
         () = stop.cancelled() => {}
         () = server.accept(&listener) => {}
+        () = admin.pulse.keep(&admin.handle) => {}
     }
+    admin.stopping.cancel();
     drop(listener);
     admin.changes.close();
     let rest = async { tokio::join!(server.graceful.shutdown(), admin.changes.wait()) };
@@ -73,7 +76,7 @@ impl Server {
     async fn accept(&self, listener: &TcpListener) {
         while let Ok(permit) = self.permits.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.start(stream, permit),
+                Ok((stream, from)) => self.start(stream, Peer(from.ip()), permit),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "a connection cannot be accepted");
@@ -83,11 +86,15 @@ impl Server {
         }
     }
 
-    fn start(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn start(&self, stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small answers on this connection may be late");
         }
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = MapRequest::new(self.router.clone(), move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
         self.connections.spawn(async move {

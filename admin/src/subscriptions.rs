@@ -18,7 +18,7 @@ use crate::{
     body::{Defined, check_objects, json_problem},
     definitions::{self, Entity},
     etag,
-    extract::{NameInPath, Query},
+    extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
     queues::Counts,
@@ -192,11 +192,12 @@ async fn show(admin: &Admin, name: &Name, entry: &Entry<Subscription>) -> Result
             description = "invalid-definition, invalid-plugin, unknown-reference, unsupported")))]
 async fn put_subscription(
     State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Wanted(value): Wanted,
 ) -> Result<Response, Problem> {
-    let put = admin.handle.put_subscription(&name, value, etag::precondition(&headers)?).await?;
+    let put = handle.put_subscription(&name, value, etag::precondition(&headers)?).await?;
     let body = LiveSubscription::new(&admin, &name, &put.entry).await?;
     Ok(definitions::answer(&put, body))
 }
@@ -208,11 +209,11 @@ async fn put_subscription(
     responses((status = 204, description = "Deleted"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn delete_subscription(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    definitions::delete::<Subscription>(&admin, &name, &headers).await
+    definitions::delete::<Subscription>(&handle, &name, &headers).await
 }
 
 /// Pauses a subscription: it finishes what it has in hand and takes nothing more, also after a restart.
@@ -222,9 +223,10 @@ async fn delete_subscription(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn pause_subscription(
     State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
 ) -> Result<Response, Problem> {
-    show(&admin, &name, &admin.handle.set_paused(&name, true).await?).await
+    show(&admin, &name, &handle.set_paused(&name, true).await?).await
 }
 
 /// Lets a paused subscription go on.
@@ -234,7 +236,8 @@ async fn pause_subscription(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn resume_subscription(
     State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
 ) -> Result<Response, Problem> {
-    show(&admin, &name, &admin.handle.set_paused(&name, false).await?).await
+    show(&admin, &name, &handle.set_paused(&name, false).await?).await
 }

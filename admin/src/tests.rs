@@ -2,6 +2,7 @@
 //! are scripted.
 
 mod access;
+mod console;
 mod definitions;
 mod desk;
 mod events;
@@ -10,4 +11,6 @@ mod limits;
 mod plugins;
 mod publishing;
 mod serving;
+mod session;
+mod watching;
 mod wrong;

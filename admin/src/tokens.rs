@@ -16,7 +16,7 @@ use crate::{
     Admin,
     auth::Caller,
     body,
-    extract::{NameInPath, Query},
+    extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -60,6 +60,9 @@ struct Myself {
     name: String,
     /// What it allows.
     role: Role,
+    /// What changes that are made in a session must bring in the header `x-csrf-token`; null for a
+    /// caller that brings a token.
+    csrf_token: Option<String>,
 }
 
 pub(crate) fn router() -> OpenApiRouter<Admin> {
@@ -90,11 +93,11 @@ async fn list_tokens(
     responses((status = 201, body = NewToken),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use: the name is taken")))]
 async fn create_token(
-    State(admin): State<Admin>,
+    By(handle): By,
     body::Json(wanted): body::Json<WantedToken>,
 ) -> Result<Response, Problem> {
     let name = Name::new(&wanted.name)?;
-    let created = admin.handle.create_token(&name, wanted.role).await;
+    let created = handle.create_token(&name, wanted.role).await;
     let token = created.map_err(|error| match error {
         brolly_dispatch::Error::Refused(refusal) if refusal.code == Code::Changed => {
             let detail = format!("there is a token named {name} already; delete it or choose another name");
@@ -112,16 +115,13 @@ async fn create_token(
     responses((status = 204, description = "Deleted"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
-async fn delete_token(
-    State(admin): State<Admin>,
-    NameInPath(name): NameInPath,
-) -> Result<StatusCode, Problem> {
-    admin.handle.delete::<Token>(&name, Precondition::None).await?;
+async fn delete_token(By(handle): By, NameInPath(name): NameInPath) -> Result<StatusCode, Problem> {
+    handle.delete::<Token>(&name, Precondition::None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tells whose token makes the request, and what it allows.
+/// Tells whose token or session makes the request, and what it allows.
 #[utoipa::path(get, path = "/whoami", tag = "tokens", responses((status = 200, body = Myself)))]
 async fn who_am_i(Extension(caller): Extension<Caller>) -> Json<Myself> {
-    Json(Myself { name: caller.name.to_string(), role: caller.role })
+    Json(Myself { name: caller.name.to_string(), role: caller.role, csrf_token: caller.csrf })
 }

@@ -16,7 +16,7 @@ use crate::{
     Admin,
     body::Defined,
     definitions::{self, Entity},
-    extract::{NameInPath, Query},
+    extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
 };
@@ -103,12 +103,12 @@ async fn get_topic(
         (status = 412, body = Problem, content_type = "application/problem+json", description = "changed"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-definition, unknown-reference, unsupported")))]
 async fn put_topic(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Defined(value): Defined<Topic>,
 ) -> Result<Response, Problem> {
-    let put = definitions::put(&admin, &name, value, &headers).await?;
+    let put = definitions::put(&handle, &name, value, &headers).await?;
     Ok(definitions::answer(&put, Entity::new(&name, &put.entry)))
 }
 
@@ -119,11 +119,11 @@ async fn put_topic(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
 async fn delete_topic(
-    State(admin): State<Admin>,
+    By(handle): By,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    definitions::delete::<Topic>(&admin, &name, &headers).await
+    definitions::delete::<Topic>(&handle, &name, &headers).await
 }
 
 /// Shows how the feed of a topic stands, and what was missed.

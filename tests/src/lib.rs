@@ -1,6 +1,7 @@
 //! What the tests of the whole share: the real binary as a child process, the order data with the
 //! plain sequential computation that every run must agree with, the contract that every broker
-//! adapter passes, and the servers of others (RabbitMQ, Redis) that tests start for themselves.
+//! adapter passes, and the servers and browsers of others (RabbitMQ, Redis, Chromium) that tests start
+//! for themselves.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,8 @@
     reason = "a test that cannot go on says where and stops"
 )]
 
+pub mod axe;
+pub mod browser;
 pub mod contract;
 pub mod flow;
 pub mod orders;

@@ -4,6 +4,7 @@
 
 mod captures;
 mod cli;
+mod console;
 mod crash;
 mod embedded;
 mod guide;

@@ -1,4 +1,4 @@
-//! The servers that tests start for themselves: whether they are installed, and how they come to be.
+//! The servers, and the browser, that tests start for themselves: whether they are installed, and how they come to be.
 
 use std::{
     env,
@@ -9,21 +9,34 @@ use std::{
 
 use crate::{debian, tree};
 
-/// Each with its program, by which it is recognised, and its package, which names its service as well.
-const SERVERS: [(&str, &str); 2] = [("rabbitmq-server", "rabbitmq-server"), ("redis-server", "redis-server")];
+/// Each with its program, by which it is recognised, and its package, which names its service as well
+/// where it has one.
+const SERVERS: [Server; 3] = [
+    Server { program: "rabbitmq-server", package: "rabbitmq-server", is_service: true },
+    Server { program: "redis-server", package: "redis-server", is_service: true },
+    // Brings the browser along.
+    Server { program: "chromedriver", package: "chromium-driver", is_service: false },
+];
+
+struct Server {
+    program: &'static str,
+    package: &'static str,
+    is_service: bool,
+}
 
 /// Where Erlang's port mapper listens unless it is told otherwise.
 const EPMD_PORT: u16 = 4369;
 
 /// Installs the servers that are missing; where that is not possible, says what will not be tested.
 pub(crate) fn provide() {
-    for (program, package) in SERVERS {
+    for Server { program, package, is_service } in SERVERS {
         if is_there(program) {
             continue;
         }
         let had_epmd = epmd_runs();
         match debian::install(&[package]) {
-            Ok(()) => stop(package, had_epmd),
+            Ok(()) if is_service => stop(package, had_epmd),
+            Ok(()) => {}
             Err(why) => eprintln!("no {program}, so what needs it is not tested: {why:#}"),
         }
     }

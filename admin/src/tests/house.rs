@@ -1,6 +1,13 @@
 //! A host in a temporary folder, its three tokens, and requests to it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -9,7 +16,7 @@ use axum::{
 };
 use brolly_core::{
     Admission, Call, Clock, Code, Digest, Effects, Handled, Handler, LogLevel, LogLine, Name, NewMessage,
-    Outcome, Outgoing, PluginError, Plugins, Refusal, Subscription, SystemClock, Verdict,
+    Outcome, Outgoing, PluginError, Plugins, Refusal, Subscription, SystemClock, Timestamp, Verdict,
 };
 use brolly_dispatch::{Dispatch, Role};
 use brolly_embedded::Embedded;
@@ -99,11 +106,22 @@ pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
+/// A clock that can be put forward.
+#[derive(Default)]
+struct Ahead(AtomicU64);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A running host with its API.
 pub struct House {
     pub app: App,
     pub tokens: [String; 3],
     pub stop: CancellationToken,
+    clock: Arc<Ahead>,
     running: JoinHandle<()>,
     _dir: TempDir,
 }
@@ -157,7 +175,8 @@ impl House {
 
     pub async fn with(config: Config, metrics: Metrics, plugins: Arc<dyn Plugins>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ahead = Arc::new(Ahead::default());
+        let clock: Arc<dyn Clock> = ahead.clone();
         let store = Store::open(&brolly_store::Config::new(dir.path().join("store"))).unwrap();
         let messages = Messages::open(&store).unwrap();
         let catalog =
@@ -189,7 +208,12 @@ impl House {
             tokens.push(handle.create_token(&name(token), role).await.unwrap());
         }
         let app = crate::app(handle, metrics, config);
-        Self { app, tokens: tokens.try_into().unwrap(), stop, running, _dir: dir }
+        Self { app, tokens: tokens.try_into().unwrap(), stop, clock: ahead, running, _dir: dir }
+    }
+
+    /// Puts the clock forward.
+    pub fn wait(&self, time: Duration) {
+        self.clock.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
     pub fn router(&self) -> Router {
@@ -212,11 +236,11 @@ impl House {
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            bytes: to_bytes(body, usize::MAX).await.unwrap(),
-        }
+        // A stream of events has no end that anybody would wait for.
+        let is_stream =
+            parts.headers.get("content-type").is_some_and(|media| media.as_bytes() == b"text/event-stream");
+        let bytes = if is_stream { Bytes::new() } else { to_bytes(body, usize::MAX).await.unwrap() };
+        Answer { status: parts.status.as_u16(), headers: parts.headers, bytes }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

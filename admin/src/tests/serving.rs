@@ -99,3 +99,16 @@ async fn a_connection_that_asks_for_nothing_is_closed() {
     serving.await.unwrap().unwrap();
     house.close().await;
 }
+
+#[tokio::test]
+async fn an_open_stream_of_events_does_not_hold_up_the_end() {
+    let (house, address, stop, serving) = served(Config { drain_ms: 600_000, ..Config::default() }).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head =
+        format!("GET /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", house.admin());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    read_until(&mut stream, "event: all").await;
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap().unwrap().unwrap();
+    house.close().await;
+}

@@ -147,32 +147,3 @@ async fn lists_for_objects(house: &House) {
         house.get(&format!("/api/v1/{nowhere}")).await.problem(404, "not-found");
     }
 }
-
-#[tokio::test]
-async fn answers_carry_security_headers_and_the_console_obeys_them() {
-    let house = House::new().await;
-    for path in ["/", "/console.js", "/console.css", "/icon.svg", "/nowhere", "/api/v1/topics", "/healthz"] {
-        let answer = house.get(path).await;
-        assert!(answer.header("content-security-policy").starts_with("default-src 'self';"), "{path}");
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert!(!answer.header("cache-control").is_empty(), "{path}");
-    }
-    let page = house.get("/").await.expect(200);
-    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
-    let page = String::from_utf8(page.bytes.to_vec()).unwrap();
-    for forbidden in ["<style", "style=", " onclick", "javascript:", "http://", "https://"] {
-        assert!(!page.contains(forbidden), "the page has {forbidden}");
-    }
-    assert_eq!(page.matches("<script").count(), page.matches("<script src=\"/").count());
-    let script = house.get("/console.js").await.expect(200);
-    let script = String::from_utf8(script.bytes.to_vec()).unwrap();
-    for forbidden in
-        ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"]
-    {
-        assert!(!script.contains(forbidden), "the script has {forbidden}");
-    }
-    for id in script.split("find(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-        assert!(page.contains(&format!("id=\"{id}\"")), "the page has no {id}");
-    }
-    house.close().await;
-}

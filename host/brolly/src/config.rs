@@ -39,6 +39,8 @@ Settings, as they stand in the TOML file (times in milliseconds):
               read_ms = 30000           change_ms = 3600000   body_idle_ms = 30000
               idle_ms = 60000           how long a connection may be open without a whole request head
               drain_ms = 10000          how long requests may take to finish at a stop
+              session_ms = 43200000     how long a session of the console lasts
+              streams = 64              consoles that may be open at the same time
   [log]       format = \"text\" | \"json\"  filter = \"info\"
   [drain]     max_ms = 25000            how long handlers may take to finish at a stop
 In the environment: BROLLY_DATA_DIR, BROLLY_LISTEN, and BROLLY_SECTION__KEY for the rest.";
@@ -191,6 +193,8 @@ fn admin(settings: &mut Settings) -> brolly_admin::Config {
     admin.change_ms = settings.range("admin.change_ms", admin.change_ms, 100..=longest);
     admin.body_idle_ms = settings.range("admin.body_idle_ms", admin.body_idle_ms, 100..=longest);
     admin.drain_ms = settings.range("admin.drain_ms", admin.drain_ms, 0..=longest);
+    admin.session_ms = settings.range("admin.session_ms", admin.session_ms, 60_000..=longest);
+    admin.streams = settings.range("admin.streams", admin.streams, 1..=10_000);
     admin
 }
 

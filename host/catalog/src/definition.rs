@@ -53,6 +53,14 @@ pub trait Definition: Clone + PartialEq + Serialize + DeserializeOwned + Send + 
         self
     }
 
+    /// What the audit log keeps of it: no secrets, and no more than a reader needs.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self)
+    }
+
     /// Checks its fields and what it refers to.
     ///
     /// # Errors
@@ -89,6 +97,10 @@ impl Definition for BrokerDefinition {
             Some(before) => self.with_password_of(before),
             None => self,
         }
+    }
+
+    fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.hidden())
     }
 
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
@@ -236,6 +248,11 @@ impl Definition for Plugin {
         std::sync::Arc::make_mut(&mut snapshot.plugins)
     }
 
+    fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
+        let digests: Vec<_> = self.versions.iter().map(|version| version.admission.digest).collect();
+        Ok(serde_json::json!({ "versions": digests }))
+    }
+
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         references::used_versions_kept(snapshot, name, self)
     }
@@ -254,6 +271,10 @@ impl Definition for Token {
 
     fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
         std::sync::Arc::make_mut(&mut snapshot.tokens)
+    }
+
+    fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
+        Ok(serde_json::json!({ "role": self.role }))
     }
 
     fn check(&self, _name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {

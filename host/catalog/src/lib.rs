@@ -5,6 +5,7 @@
 //! [`Snapshot`], which never changes under them; writers go one at a time and are durable before
 //! anybody sees what they wrote.
 
+mod audit;
 mod definition;
 mod error;
 mod plugin;
@@ -19,6 +20,9 @@ use brolly_core::{Clock, Code, Commit, Name, Refusal};
 use brolly_store::{Store, keys};
 use tokio::sync::{Mutex, watch};
 
+use audit::Audit;
+
+pub use audit::{Action, Record, Records};
 pub use definition::{Definition, Kind};
 pub use error::Error;
 pub use plugin::{Plugin, Version};
@@ -36,6 +40,7 @@ pub struct Catalog {
     /// one is published, so that two changes cannot pass each other.
     writer: Mutex<()>,
     changed: watch::Sender<u64>,
+    audit: Audit,
 }
 
 /// What must hold of a definition for a change to it to be made.
@@ -77,6 +82,7 @@ impl Catalog {
         })?;
         let snapshot = Snapshot::read(&store)?;
         let (changed, _) = watch::channel(snapshot.revision);
+        let audit = Audit::open(&store)?;
         Ok(Self {
             store,
             clock,
@@ -84,6 +90,7 @@ impl Catalog {
             current: ArcSwap::from_pointee(snapshot),
             writer: Mutex::new(()),
             changed,
+            audit,
         })
     }
 
@@ -99,7 +106,8 @@ impl Catalog {
         self.changed.subscribe()
     }
 
-    /// Creates or replaces a definition, once it is consistent with all others.
+    /// Creates or replaces a definition, once it is consistent with all others. The audit log has it
+    /// as a change `by` a token, or by the host itself.
     ///
     /// # Errors
     /// [`Error::Refused`] when the definition, a reference or the precondition does not hold.
@@ -108,8 +116,9 @@ impl Catalog {
         name: &Name,
         value: T,
         only_if: Precondition,
+        by: Option<&Name>,
     ) -> Result<Put<T>, Error> {
-        self.update(name, only_if, |_| Ok(value)).await
+        self.update(name, only_if, by, |_| Ok(value)).await
     }
 
     /// Makes a definition from the one that is there, without anyone coming in between.
@@ -120,6 +129,7 @@ impl Catalog {
         &self,
         name: &Name,
         only_if: Precondition,
+        by: Option<&Name>,
         change: impl FnOnce(Option<&T>) -> Result<T, Refusal>,
     ) -> Result<Put<T>, Error> {
         let _writer = self.writer.lock().await;
@@ -149,6 +159,7 @@ impl Catalog {
         }
         let mut commit = Commit::default();
         commit.put(keys::catalog(T::KIND.word(), name), row);
+        self.stage_record(name, by, present.map(|entry| &*entry.value), Some(&*entry.value), &mut commit)?;
         self.store.commit(commit).await?;
         let mut after = (*before).clone();
         T::map_mut(&mut after).insert(name.clone(), entry.clone());
@@ -160,7 +171,12 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Code::NotFound`], [`Code::InUse`], [`Code::Changed`], or a failing store.
-    pub async fn delete<T: Definition>(&self, name: &Name, only_if: Precondition) -> Result<(), Error> {
+    pub async fn delete<T: Definition>(
+        &self,
+        name: &Name,
+        only_if: Precondition,
+        by: Option<&Name>,
+    ) -> Result<(), Error> {
         let _writer = self.writer.lock().await;
         let before = self.snapshot();
         let present = T::map(&before).get(name);
@@ -171,11 +187,45 @@ impl Catalog {
         T::check_unused(name, &before)?;
         let mut commit = Commit::default();
         commit.delete(keys::catalog(T::KIND.word(), name));
+        self.stage_record(name, by, present.map(|entry| &*entry.value), None, &mut commit)?;
         self.store.commit(commit).await?;
         let mut after = (*before).clone();
         T::map_mut(&mut after).remove(name);
         self.publish(after, before.revision + 1);
         Ok(())
+    }
+
+    fn stage_record<T: Definition>(
+        &self,
+        name: &Name,
+        by: Option<&Name>,
+        before: Option<&T>,
+        after: Option<&T>,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
+        let action = match (before, after) {
+            (None, _) => Action::Create,
+            (Some(_), Some(_)) => Action::Replace,
+            (Some(_), None) => Action::Delete,
+        };
+        let shown = |value: &T| {
+            value.audited().map_err(|source| Error::Row {
+                kind: T::KIND.word(),
+                name: name.to_string(),
+                source,
+            })
+        };
+        let record = Record {
+            number: 0,
+            at: self.clock.now(),
+            by: by.cloned(),
+            action,
+            kind: T::KIND.word().to_owned(),
+            name: name.clone(),
+            before: before.map(shown).transpose()?,
+            after: after.map(shown).transpose()?,
+        };
+        self.audit.stage(record, commit)
     }
 
     fn publish(&self, mut snapshot: Snapshot, revision: u64) {

@@ -55,6 +55,7 @@ impl Catalog {
         name: &Name,
         admission: Admission,
         wasm: Vec<u8>,
+        by: Option<&Name>,
     ) -> Result<Put<Plugin>, Error> {
         let path = self.plugin_file(&admission.digest);
         let written = tokio::task::spawn_blocking({
@@ -67,7 +68,7 @@ impl Catalog {
             Err(join) => return Err(failed(io::Error::other(join))),
         }
         let version = Version { admission, uploaded_at: self.clock.now() };
-        self.update(name, Precondition::None, |present: Option<&Plugin>| {
+        self.update(name, Precondition::None, by, |present: Option<&Plugin>| {
             let mut plugin = present.cloned().unwrap_or(Plugin { versions: Vec::new() });
             if plugin.version(&version.admission.digest).is_some() {
                 return Ok(plugin);
@@ -91,7 +92,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Code::NotFound`] or [`Code::InUse`].
-    pub async fn remove_version(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
+    pub async fn remove_version(&self, name: &Name, digest: &Digest, by: Option<&Name>) -> Result<(), Error> {
         let snapshot = self.snapshot();
         let plugin = snapshot.plugins.get(name).ok_or_else(|| Refusal::not_found("plugin", name.as_str()))?;
         if plugin.value.version(digest).is_none() {
@@ -100,9 +101,9 @@ impl Catalog {
             );
         }
         if plugin.value.versions.len() == 1 {
-            self.delete::<Plugin>(name, Precondition::Revision(plugin.revision)).await?;
+            self.delete::<Plugin>(name, Precondition::Revision(plugin.revision), by).await?;
         } else {
-            self.update(name, Precondition::Present, |present: Option<&Plugin>| {
+            self.update(name, Precondition::Present, by, |present: Option<&Plugin>| {
                 let mut plugin = present.cloned().unwrap_or(Plugin { versions: Vec::new() });
                 plugin.versions.retain(|version| version.admission.digest != *digest);
                 Ok(plugin)

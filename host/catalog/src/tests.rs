@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use brolly_core::{Admission, Code, Digest, Name, Queue, Route, Subscription, SystemClock, Topic, defaults};
-use brolly_store::{Config, Store};
+use brolly_core::{
+    Admission, BrokerDefinition, Code, Digest, Name, Queue, Route, Subscription, SystemClock, Topic, defaults,
+};
+use brolly_store::{Config, Store, keys};
 
-use crate::{Catalog, Definition, Error, Plugin, Precondition, Role, Token};
+use crate::{Action, Catalog, Definition, Error, Plugin, Precondition, Records, Role, Token};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -35,12 +37,12 @@ fn digest(byte: u8) -> Digest {
 
 impl Bench {
     async fn put<T: Definition>(&self, at: &str, json: serde_json::Value) -> Result<u64, Code> {
-        let put = self.catalog.put(&name(at), definition::<T>(json), Precondition::None).await;
+        let put = self.catalog.put(&name(at), definition::<T>(json), Precondition::None, None).await;
         put.map(|put| put.entry.revision).map_err(|error| code(&error))
     }
 
     async fn delete<T: Definition>(&self, at: &str) -> Result<(), Code> {
-        self.catalog.delete::<T>(&name(at), Precondition::None).await.map_err(|error| code(&error))
+        self.catalog.delete::<T>(&name(at), Precondition::None, None).await.map_err(|error| code(&error))
     }
 
     async fn version(&self, plugin: &str, byte: u8) {
@@ -51,7 +53,7 @@ impl Bench {
             imports: Vec::new(),
             compile_ms: 1,
         };
-        self.catalog.add_version(&name(plugin), admission, vec![byte; 3]).await.unwrap();
+        self.catalog.add_version(&name(plugin), admission, vec![byte; 3], None).await.unwrap();
     }
 
     /// A topic, a queue, a route and a subscription.
@@ -100,16 +102,16 @@ async fn what_is_referred_to_stays() {
     assert_eq!(bench.delete::<Topic>("t").await, in_use);
     assert_eq!(bench.delete::<Queue>("q").await, in_use);
     assert_eq!(bench.delete::<Plugin>("p").await, in_use);
-    let used = bench.catalog.remove_version(&name("p"), &digest(1)).await.unwrap_err();
+    let used = bench.catalog.remove_version(&name("p"), &digest(1), None).await.unwrap_err();
     assert_eq!(code(&used), Code::InUse);
-    bench.catalog.remove_version(&name("p"), &digest(2)).await.unwrap();
+    bench.catalog.remove_version(&name("p"), &digest(2), None).await.unwrap();
     assert!(!bench.catalog.plugin_file(&digest(2)).exists());
     bench.delete::<Route>("r").await.unwrap();
     bench.delete::<Topic>("t").await.unwrap();
     assert_eq!(bench.delete::<Queue>("q").await, in_use, "of the subscription");
     bench.delete::<Subscription>("s").await.unwrap();
     bench.delete::<Queue>("q").await.unwrap();
-    bench.catalog.remove_version(&name("p"), &digest(1)).await.unwrap();
+    bench.catalog.remove_version(&name("p"), &digest(1), None).await.unwrap();
     assert!(bench.catalog.snapshot().plugins.is_empty(), "the last version takes the plugin along");
 }
 
@@ -167,14 +169,15 @@ async fn two_operators_do_not_overwrite_each_other() {
     let topic = |text: &str| definition::<Topic>(serde_json::json!({"description": text}));
     let put = |text: &'static str, only_if| {
         let (catalog, topic) = (bench.catalog.clone(), topic(text));
-        async move { catalog.put(&name("t"), topic, only_if).await.map(|put| put.entry.revision) }
+        async move { catalog.put(&name("t"), topic, only_if, None).await.map(|put| put.entry.revision) }
     };
     let second = put("mine", Precondition::Revision(first)).await.unwrap();
     assert!(second > first);
     assert_eq!(code(&put("yours", Precondition::Revision(first)).await.unwrap_err()), Code::Changed);
     assert_eq!(code(&put("yours", Precondition::Absent).await.unwrap_err()), Code::Changed);
     put("yours", Precondition::Present).await.unwrap();
-    let stale = bench.catalog.delete::<Topic>(&name("t"), Precondition::Revision(second)).await.unwrap_err();
+    let stale =
+        bench.catalog.delete::<Topic>(&name("t"), Precondition::Revision(second), None).await.unwrap_err();
     assert_eq!(code(&stale), Code::Changed);
 }
 
@@ -189,7 +192,7 @@ async fn of_two_subscriptions_to_one_queue_one_wins() {
             let catalog = bench.catalog.clone();
             tokio::spawn(async move {
                 let value = definition::<Subscription>(subscription("q", 1));
-                catalog.put(&name(&format!("s{i}")), value, Precondition::None).await.is_ok()
+                catalog.put(&name(&format!("s{i}")), value, Precondition::None, None).await.is_ok()
             })
         })
         .collect();
@@ -217,15 +220,15 @@ async fn a_put_without_a_state_keeps_the_state() {
 #[tokio::test]
 async fn tokens_are_kept_hashed_and_the_last_admin_stays() {
     let bench = open();
-    let secret = bench.catalog.create_token(&name("root"), Role::Admin).await.unwrap();
-    let viewer = bench.catalog.create_token(&name("eyes"), Role::Viewer).await.unwrap();
+    let secret = bench.catalog.create_token(&name("root"), Role::Admin, None).await.unwrap();
+    let viewer = bench.catalog.create_token(&name("eyes"), Role::Viewer, None).await.unwrap();
     assert_eq!(bench.catalog.authenticate(&secret), Some((name("root"), Role::Admin)));
     assert_eq!(bench.catalog.authenticate(&viewer), Some((name("eyes"), Role::Viewer)));
     assert_eq!(bench.catalog.authenticate(&viewer[1..]), None);
-    let taken = bench.catalog.create_token(&name("root"), Role::Viewer).await.unwrap_err();
+    let taken = bench.catalog.create_token(&name("root"), Role::Viewer, None).await.unwrap_err();
     assert_eq!(code(&taken), Code::Changed);
     assert_eq!(bench.delete::<Token>("root").await, Err(Code::InUse));
-    bench.catalog.create_token(&name("other"), Role::Admin).await.unwrap();
+    bench.catalog.create_token(&name("other"), Role::Admin, None).await.unwrap();
     bench.delete::<Token>("root").await.unwrap();
     assert_eq!(bench.catalog.authenticate(&secret), None);
     for row in bench.store.scan(b"", None) {
@@ -251,13 +254,89 @@ async fn a_secret_is_adopted_if_it_is_a_whole_one() {
         format!("{secret}\n"),
         format!("Brolly_{digits}"),
     ] {
-        let refused = bench.catalog.adopt_token(&name("first"), Role::Admin, &wrong).await.unwrap_err();
+        let refused = bench.catalog.adopt_token(&name("first"), Role::Admin, &wrong, None).await.unwrap_err();
         assert_eq!(code(&refused), Code::InvalidDefinition, "{wrong:?}");
         assert!(wrong.is_empty() || wrong == "brolly_" || !refused.to_string().contains(&wrong), "{refused}");
     }
     assert!(bench.catalog.snapshot().tokens.is_empty());
-    bench.catalog.adopt_token(&name("first"), Role::Operator, &secret).await.unwrap();
+    bench.catalog.adopt_token(&name("first"), Role::Operator, &secret, None).await.unwrap();
     assert_eq!(bench.catalog.authenticate(&secret), Some((name("first"), Role::Operator)));
-    let again = bench.catalog.adopt_token(&name("first"), Role::Admin, &Token::new_secret().unwrap()).await;
+    let again =
+        bench.catalog.adopt_token(&name("first"), Role::Admin, &Token::new_secret().unwrap(), None).await;
     assert_eq!(code(&again.unwrap_err()), Code::Changed, "nobody takes over a name");
+}
+
+#[tokio::test]
+async fn the_audit_log_has_every_change_and_no_secret() {
+    let bench = open();
+    let put = async |json, by: &str| {
+        let value: BrokerDefinition = definition(json);
+        bench.catalog.put(&name("b"), value, Precondition::None, Some(&name(by))).await.unwrap();
+    };
+    put(serde_json::json!({"kind": "amqp", "url": "amqp://me:pw-one@host/"}), "ann").await;
+    put(serde_json::json!({"kind": "amqp", "url": "amqp://me:pw-two@host/"}), "bob").await;
+    put(serde_json::json!({"kind": "amqp", "url": "amqp://me:pw-two@host/"}), "bob").await;
+    bench.catalog.delete::<BrokerDefinition>(&name("b"), Precondition::None, None).await.unwrap();
+    let secret = bench.catalog.create_token(&name("t"), Role::Viewer, Some(&name("ann"))).await.unwrap();
+    let (records, next) = bench.catalog.audit(&Records::default(), None, 10).unwrap();
+    let said: Vec<_> = records
+        .iter()
+        .map(|r| (r.number, r.by.as_ref().map(Name::as_str), r.action, r.kind.as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (4, Some("ann"), Action::Create, "token"),
+            (3, None, Action::Delete, "broker"),
+            (2, Some("bob"), Action::Replace, "broker"),
+            (1, Some("ann"), Action::Create, "broker"),
+        ],
+        "a change that changes nothing is none"
+    );
+    assert_eq!(next, None);
+    let [_, deleted, replaced, made] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!((&made.before, &deleted.after), (&None, &None));
+    assert_eq!(made.after, replaced.before);
+    let text = serde_json::to_string(&records).unwrap();
+    assert!(text.contains("***") && !text.contains("pw-"), "{text}");
+    assert!(!text.contains(&secret) && !text.contains("sha256"), "{text}");
+
+    // Over a restart the numbers go on; filters and places.
+    bench.store.close();
+    let store = Store::open(&Config::new(bench.dir.path().join("store"))).unwrap();
+    let catalog = Catalog::open(store, bench.dir.path().join("plugins"), Arc::new(SystemClock)).unwrap();
+    catalog.record(Some(&name("bob")), Action::Replay, "subscription", &name("s"), "x".into()).await.unwrap();
+    let find = |wanted: Records, before, limit| {
+        let (found, next) = catalog.audit(&wanted, before, limit).unwrap();
+        (found.iter().map(|record| record.number).collect::<Vec<_>>(), next)
+    };
+    assert_eq!(find(Records::default(), None, 2), (vec![5, 4], Some(4)));
+    assert_eq!(find(Records::default(), Some(4), 2), (vec![3, 2], Some(2)));
+    assert_eq!(find(Records { by: Some(name("bob")), ..Records::default() }, None, 9), (vec![5, 2], None));
+    assert_eq!(find(Records { kind: Some("token".into()), ..Records::default() }, None, 9), (vec![4], None));
+    assert_eq!(find(Records { name: Some(name("b")), ..Records::default() }, None, 9), (vec![3, 2, 1], None));
+    assert_eq!(find(Records { without: Some("broker"), ..Records::default() }, None, 9), (vec![5, 4], None));
+}
+
+#[tokio::test]
+async fn the_audit_log_is_bounded() {
+    let bench = open();
+    // As if there had been as many changes as are kept.
+    let mut commit = brolly_core::Commit::default();
+    for number in [1, 2, crate::audit::Audit::KEPT] {
+        commit.put(keys::audit(number), b"{}".to_vec());
+    }
+    bench.store.commit(commit).await.unwrap();
+    bench.store.close();
+    let store = Store::open(&Config::new(bench.dir.path().join("store"))).unwrap();
+    let catalog =
+        Catalog::open(store.clone(), bench.dir.path().join("plugins"), Arc::new(SystemClock)).unwrap();
+    catalog
+        .record(None, Action::Discard, "subscription", &name("s"), "x".repeat(50_000).into())
+        .await
+        .unwrap();
+    assert_eq!(store.get(&keys::audit(1)).unwrap(), None);
+    assert!(store.get(&keys::audit(2)).unwrap().is_some());
+    let (records, _) = catalog.audit(&Records::default(), None, 1).unwrap();
+    assert_eq!(records[0].after, Some(serde_json::json!({"omitted_bytes": 50_002})));
 }

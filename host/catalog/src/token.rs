@@ -43,9 +43,17 @@ impl Token {
     /// # Errors
     /// [`Error::Random`] when the system has no randomness.
     pub fn new_secret() -> Result<String, Error> {
+        Ok(format!("{}{}", Self::PREFIX, Self::random()?))
+    }
+
+    /// 256 random bits, as hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`Error::Random`] when the system has no randomness.
+    pub fn random() -> Result<String, Error> {
         let mut random = [0_u8; Self::RANDOM_BYTES];
         getrandom::fill(&mut random).map_err(|error| Error::Random(error.to_string()))?;
-        Ok(format!("{}{}", Self::PREFIX, hex(&random)))
+        Ok(hex(&random))
     }
 
     /// Whether a text has the form of a secret, whole.
@@ -62,9 +70,9 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Code::Changed`] when the name is taken.
-    pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
+    pub async fn create_token(&self, name: &Name, role: Role, by: Option<&Name>) -> Result<String, Error> {
         let secret = Token::new_secret()?;
-        self.adopt_token(name, role, &secret).await?;
+        self.adopt_token(name, role, &secret, by).await?;
         Ok(secret)
     }
 
@@ -73,7 +81,13 @@ impl Catalog {
     /// # Errors
     /// [`Code::InvalidDefinition`] when it has not the form of one; [`Code::Changed`] when the name is
     /// taken.
-    pub async fn adopt_token(&self, name: &Name, role: Role, secret: &str) -> Result<(), Error> {
+    pub async fn adopt_token(
+        &self,
+        name: &Name,
+        role: Role,
+        secret: &str,
+        by: Option<&Name>,
+    ) -> Result<(), Error> {
         if !Token::is_secret(secret) {
             // Whatever it is, it may be somebody's secret: it is not repeated.
             let detail = format!(
@@ -83,7 +97,7 @@ impl Catalog {
             );
             return Err(Refusal::new(Code::InvalidDefinition, detail).into());
         }
-        self.put(name, Token { role, sha256: sha256(secret) }, Precondition::Absent).await?;
+        self.put(name, Token { role, sha256: sha256(secret) }, Precondition::Absent, by).await?;
         Ok(())
     }
 

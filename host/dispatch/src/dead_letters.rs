@@ -2,8 +2,10 @@
 
 use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
+use brolly_catalog::Action;
 use brolly_core::{MessageId, Name, Subscription};
-use brolly_ledger::DeadLetter;
+use brolly_ledger::{DeadLetter, Reason};
+use serde_json::{Value, json};
 
 use crate::{Error, Handle, Page, handle::blocking};
 
@@ -14,6 +16,24 @@ pub enum Selection {
     Ids(HashSet<MessageId>),
     /// All whose reason contains this text; the empty text means all.
     Reason(String),
+    /// All whose reason has this shape ([`Reason::shape_of`]).
+    Shape(String),
+}
+
+impl Selection {
+    /// Ids that the audit log names; of more it has the number.
+    const AUDITED_IDS: usize = 100;
+
+    /// What the audit log keeps of it.
+    fn audited(&self) -> Value {
+        match self {
+            Selection::Ids(ids) if ids.len() <= Self::AUDITED_IDS => json!({ "ids": ids }),
+            Selection::Ids(ids) => json!({ "ids": ids.len() }),
+            Selection::Reason(text) if text.is_empty() => json!({ "all": true }),
+            Selection::Reason(text) => json!({ "reason": text }),
+            Selection::Shape(shape) => json!({ "shape": shape }),
+        }
+    }
 }
 
 /// What became of the dead letters that were meant.
@@ -74,7 +94,9 @@ impl Handle {
         per_second: Option<NonZeroU32>,
     ) -> Result<DeskResult, Error> {
         let queue = self.get::<Subscription>(subscription)?.value.queue.clone();
+        let asked = selection.audited();
         let (letters, mut result) = self.select(&queue, selection).await?;
+        self.note(Action::Replay, subscription, asked, letters.len()).await?;
         let batch =
             per_second.map_or(Self::BATCH, |rate| (rate.get() as usize).div_ceil(10).min(Self::BATCH));
         let pause = per_second.map(|rate| Duration::from_secs_f64(batch as f64 / f64::from(rate.get())));
@@ -94,11 +116,30 @@ impl Handle {
     /// As [`Handle::replay`].
     pub async fn discard(&self, subscription: &Name, selection: Selection) -> Result<DeskResult, Error> {
         let queue = self.get::<Subscription>(subscription)?.value.queue.clone();
+        let asked = selection.audited();
         let (letters, mut result) = self.select(&queue, selection).await?;
+        self.note(Action::Discard, subscription, asked, letters.len()).await?;
         for letters in letters.chunks(Self::BATCH) {
             self.change(&queue, letters, Fate::Discard, &mut result).await?;
         }
         Ok(result)
+    }
+
+    /// Before it is done: what is done stands in the audit log, whatever comes between.
+    async fn note(
+        &self,
+        action: Action,
+        subscription: &Name,
+        mut asked: Value,
+        dead_letters: usize,
+    ) -> Result<(), Error> {
+        if dead_letters == 0 {
+            return Ok(());
+        }
+        if let Some(fields) = asked.as_object_mut() {
+            fields.insert("dead_letters".to_owned(), dead_letters.into());
+        }
+        Ok(self.catalog().record(self.author(), action, "subscription", subscription, asked).await?)
     }
 
     /// Deletes all dead letters of a queue that is going away.
@@ -126,7 +167,7 @@ impl Handle {
                     let found: HashSet<_> = letters.iter().map(|letter| &letter.message_id).collect();
                     let not_found = match &selection {
                         Selection::Ids(ids) => ids.iter().filter(|id| !found.contains(id)).cloned().collect(),
-                        Selection::Reason(_) => Vec::new(),
+                        Selection::Reason(_) | Selection::Shape(_) => Vec::new(),
                     };
                     (letters, DeskResult { done: Vec::new(), not_found, more })
                 },
@@ -166,5 +207,6 @@ fn matches(selection: &Selection, letter: &DeadLetter) -> bool {
     match selection {
         Selection::Ids(ids) => ids.contains(&letter.message_id),
         Selection::Reason(text) => letter.reason.contains(text.as_str()),
+        Selection::Shape(shape) => Reason::shape_of(&letter.reason) == *shape,
     }
 }

@@ -65,7 +65,7 @@ impl Dispatch {
             tallying: Mutex::default(),
             ears: feeds::Ears::default(),
         };
-        Self { handle: Handle { inner: Arc::new(inner) } }
+        Self { handle: Handle { inner: Arc::new(inner), author: None } }
     }
 
     /// The door to it.
@@ -97,6 +97,8 @@ impl Dispatch {
 #[derive(Clone)]
 pub struct Handle {
     inner: Arc<Inner>,
+    /// Whose token changes are made with; none for the host itself.
+    author: Option<Name>,
 }
 
 struct Inner {
@@ -150,6 +152,16 @@ pub struct Uploaded {
 }
 
 impl Handle {
+    /// The same door; what is changed through it stands in the audit log as a change by this token.
+    #[must_use]
+    pub fn by(&self, author: &Name) -> Self {
+        Self { inner: self.inner.clone(), author: Some(author.clone()) }
+    }
+
+    pub(crate) fn author(&self) -> Option<&Name> {
+        self.author.as_ref()
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.parts.catalog
     }
@@ -208,7 +220,7 @@ impl Handle {
         only_if: Precondition,
     ) -> Result<Put<T>, Error> {
         self.admit(name, &value).await?;
-        let put = self.catalog().put(name, value, only_if).await?;
+        let put = self.catalog().put(name, value, only_if, self.author()).await?;
         self.configure_brokers().await?;
         Ok(put)
     }
@@ -246,7 +258,7 @@ impl Handle {
         let before = self.get::<BrokerDefinition>(name).ok();
         let checked = before.map_or(value.clone(), |before| value.clone().with_password_of(&before.value));
         self.parts().brokers.check(&checked)?;
-        let put = self.catalog().put(name, value, only_if).await?;
+        let put = self.catalog().put(name, value, only_if, self.author()).await?;
         self.configure_brokers().await?;
         let connecting = async {
             while self.broker_health(name).state == Connection::Connecting {
@@ -283,7 +295,7 @@ impl Handle {
             let (tried, definition) = (name.clone(), value.clone());
             blocking("trying a plugin", move || plugins.handler(&tried, &definition, &version, &wasm)).await??;
         }
-        Ok(self.catalog().put(name, value, only_if).await?)
+        Ok(self.catalog().put(name, value, only_if, self.author()).await?)
     }
 
     /// Pauses or resumes a subscription; stored, so that it survives a restart.
@@ -291,11 +303,15 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`].
     pub async fn set_paused(&self, name: &Name, paused: bool) -> Result<Entry<Subscription>, Error> {
-        let put =
-            self.catalog().update(name, Precondition::None, |present: Option<&Subscription>| match present {
+        let put = self.catalog().update(
+            name,
+            Precondition::None,
+            self.author(),
+            |present: Option<&Subscription>| match present {
                 Some(present) => Ok(Subscription { paused: Some(paused), ..present.clone() }),
                 None => Err(Refusal::not_found("subscription", name.as_str())),
-            });
+            },
+        );
         Ok(put.await?.entry)
     }
 
@@ -305,7 +321,7 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`], [`Code::InUse`], [`Code::Changed`].
     pub async fn delete<T: Definition>(&self, name: &Name, only_if: Precondition) -> Result<(), Error> {
-        self.catalog().delete::<T>(name, only_if).await?;
+        self.catalog().delete::<T>(name, only_if, self.author()).await?;
         self.configure_brokers().await
     }
 
@@ -335,7 +351,7 @@ impl Handle {
             Err(error) if force => tracing::warn!(queue = %name, %error, "a queue was deleted here only"),
             Err(error) => return Err(error),
         }
-        self.catalog().delete::<Queue>(name, only_if).await?;
+        self.catalog().delete::<Queue>(name, only_if, self.author()).await?;
         self.configure_brokers().await?;
         self.discard_all(name).await
     }
@@ -494,7 +510,7 @@ impl Handle {
                 .await??;
         let known =
             self.get::<Plugin>(plugin).is_ok_and(|entry| entry.value.version(&admission.digest).is_some());
-        let put = self.catalog().add_version(plugin, admission.clone(), wasm).await?;
+        let put = self.catalog().add_version(plugin, admission.clone(), wasm, self.author()).await?;
         let snapshot = self.catalog().snapshot();
         let users = snapshot.subscriptions.iter().filter(|(_, entry)| entry.value.uses(plugin));
         let compared = users.filter_map(|(name, entry)| {
@@ -511,7 +527,7 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`], [`Code::InUse`].
     pub async fn remove_version(&self, plugin: &Name, digest: &Digest) -> Result<(), Error> {
-        Ok(self.catalog().remove_version(plugin, digest).await?)
+        Ok(self.catalog().remove_version(plugin, digest, self.author()).await?)
     }
 
     /// Who a token belongs to, and what it allows; none if it is not known.
@@ -525,7 +541,7 @@ impl Handle {
     /// # Errors
     /// [`Code::Changed`] when the name is taken.
     pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
-        Ok(self.catalog().create_token(name, role).await?)
+        Ok(self.catalog().create_token(name, role, self.author()).await?)
     }
 }
 

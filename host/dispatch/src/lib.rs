@@ -13,6 +13,7 @@ mod error;
 mod feeds;
 mod forward;
 mod handle;
+mod inspection;
 mod meters;
 mod plan;
 mod progress;
@@ -23,16 +24,18 @@ mod worker;
 
 pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
-    Definition, Entry, Kind, Plugin, Precondition, Put, Role, Snapshot, Token, Version,
+    Action, Definition, Entry, Kind, Plugin, Precondition, Put, Record, Records, Role, Snapshot, Token,
+    Version,
 };
 pub use brolly_ledger::{
-    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, Heard, History, Search, Status as DeliveryStatus,
-    Tally,
+    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, Heard, History, Reason, Reasons, Search,
+    Status as DeliveryStatus, Tally,
 };
 
 pub use dead_letters::{DeskResult, Selection};
 pub use error::Error;
 pub use feeds::FeedStatus;
 pub use handle::{Config, Dispatch, Handle, Page, QueueCounts, Uploaded};
+pub use inspection::{Verdict, Waiting};
 pub use progress::{Arrival, Progress};
 pub use status::{State, Status};

@@ -40,7 +40,7 @@ impl Publisher {
             let home = snapshot.queues.get(&self.queue).map(|queue| queue.value.broker.clone());
             let description = format!("first published to by the subscription {subscription}");
             let topic = Topic::on(home.unwrap_or_else(defaults::broker), description);
-            let put = self.catalog.put(&outgoing.topic, topic, Precondition::Absent);
+            let put = self.catalog.put(&outgoing.topic, topic, Precondition::Absent, None);
             match self.runtime.block_on(put).map_err(Error::from) {
                 Ok(_) => tracing::info!(topic = %outgoing.topic, %subscription, "a handler's topic was made"),
                 // Another delivery was faster.

@@ -41,6 +41,53 @@ pub struct DeadLetter {
     pub at: Timestamp,
 }
 
+/// Dead letters of one queue that have the same reason but for the numbers in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The reason, with `#` for every number.
+    pub shape: String,
+    /// The reason of the latest of them, whole.
+    pub example: String,
+    /// How many there are.
+    pub count: u64,
+    /// When the first of them was given up.
+    pub first: Timestamp,
+    /// When the latest of them was given up.
+    pub latest: Timestamp,
+}
+
+impl Reason {
+    /// Reasons told apart in one queue; the letters of any others are counted apart.
+    pub const MAX: usize = 200;
+    /// Dead letters that are looked at.
+    pub const BUDGET: usize = 50_000;
+
+    /// A reason with `#` for every number, so that those of orders that differ in nothing else are one.
+    #[must_use]
+    pub fn shape_of(reason: &str) -> String {
+        let mut shape = String::with_capacity(reason.len());
+        for letter in reason.chars() {
+            if !letter.is_ascii_digit() {
+                shape.push(letter);
+            } else if !shape.ends_with('#') {
+                shape.push('#');
+            }
+        }
+        shape
+    }
+}
+
+/// What the dead letters of a queue were given up for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reasons {
+    /// The reasons, the most frequent first.
+    pub items: Vec<Reason>,
+    /// Dead letters looked at, [`Reason::BUDGET`] at most.
+    pub looked_at: u64,
+    /// Those of them whose reason is not among the [`Reason::MAX`] told apart.
+    pub others: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Row {
     message_id: MessageId,
@@ -131,6 +178,37 @@ impl Ledger {
             dead_letter(&key, &value)
         })
         .collect()
+    }
+
+    /// What the dead letters of a queue were given up for, from those of the oldest messages on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn dead_letter_reasons(&self, queue: &Name) -> Result<Reasons, Error> {
+        let mut found: HashMap<String, Reason> = HashMap::new();
+        let mut reasons = Reasons::default();
+        for row in self.store.scan(&keys::dead_letter_prefix(queue), None).take(Reason::BUDGET) {
+            let (key, value) = row?;
+            let letter = dead_letter(&key, &value)?;
+            reasons.looked_at += 1;
+            let shape = Reason::shape_of(&letter.reason);
+            if let Some(known) = found.get_mut(&shape) {
+                known.count += 1;
+                known.first = known.first.min(letter.at);
+                if letter.at >= known.latest {
+                    (known.latest, known.example) = (letter.at, letter.reason);
+                }
+            } else if found.len() < Reason::MAX {
+                let (first, latest) = (letter.at, letter.at);
+                let new = Reason { shape: shape.clone(), example: letter.reason, count: 1, first, latest };
+                found.insert(shape, new);
+            } else {
+                reasons.others += 1;
+            }
+        }
+        reasons.items = found.into_values().collect();
+        reasons.items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.shape.cmp(&b.shape)));
+        Ok(reasons)
     }
 
     /// The first dead letters of a queue, up to `limit`, that satisfy `wanted`; and whether there

@@ -99,6 +99,30 @@ impl Ledger {
         }))
     }
 
+    /// What waits in a queue of the embedded broker, in flight or not: the oldest first, from the first
+    /// after `after` on, each with its place.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn peek(
+        &self,
+        queue: &Name,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, StoredMessage)>, Error> {
+        let after = after.map(|seq| keys::queue_entry(queue, seq));
+        let mut waiting = Vec::new();
+        for row in self.store.scan(&keys::queue_prefix(queue), after.as_deref()).take(limit) {
+            let (key, _) = row?;
+            let Some(seq) = keys::seq_of(&key) else { continue };
+            // One that was handled a moment ago is there no more.
+            if let Some(stored) = self.messages.load(seq)? {
+                waiting.push((seq, stored));
+            }
+        }
+        Ok(waiting)
+    }
+
     fn deliveries(&self, seq: u64) -> Result<Vec<DeliveryHistory>, Error> {
         let mut histories: Vec<DeliveryHistory> = Vec::new();
         for row in self.store.scan(&keys::delivery_prefix(seq), None) {

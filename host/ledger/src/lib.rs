@@ -19,9 +19,10 @@ use brolly_core::{
     Accepted, Commit, Decision, Delivery, Digest, Effects, LogLine, Message, MessageId, Name, Origin,
     Settlement, StateEntry, Timestamp,
 };
-use brolly_store::{Claim, Identity, Messages, Store, StoredMessage, keys};
+use brolly_store::{Claim, Identity, Messages, Store, keys};
 
-pub use dead_letters::{DeadLetter, DeadLetters};
+pub use brolly_store::StoredMessage;
+pub use dead_letters::{DeadLetter, DeadLetters, Reason, Reasons};
 pub use deliveries::{Attempt, AttemptOutcome, Status};
 pub use error::Error;
 pub use feeds::Heard;

@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | meta | `M` what | by what |
 //! | feed | `M` feed NUL topic | the ledger's |
+//! | audit record | `a` number (u64) | the catalog's |
 //! | catalog | `c` kind NUL name | a definition |
 //! | delivery | `d` seq subscription | what became of it |
 //! | earlier attempt | `d` seq subscription NUL attempt (u32) | one attempt |
@@ -24,6 +25,7 @@
 use brolly_core::Name;
 
 const META: u8 = b'M';
+const AUDIT: u8 = b'a';
 const CATALOG: u8 = b'c';
 const DELIVERY: u8 = b'd';
 const INDEX: u8 = b'i';
@@ -53,6 +55,24 @@ pub fn meta(what: &str) -> Vec<u8> {
 #[must_use]
 pub fn feed(topic: &Name) -> Vec<u8> {
     key(META, &[b"feed", &[END], topic.as_str().as_bytes()])
+}
+
+/// A record of the audit log.
+#[must_use]
+pub fn audit(number: u64) -> Vec<u8> {
+    key(AUDIT, &[&number.to_be_bytes()])
+}
+
+/// All records of the audit log, in their order.
+#[must_use]
+pub fn audit_prefix() -> Vec<u8> {
+    vec![AUDIT]
+}
+
+/// The number of a record of the audit log.
+#[must_use]
+pub fn parse_audit(key: &[u8]) -> Option<u64> {
+    u64_of(key.strip_prefix(&[AUDIT])?)
 }
 
 /// A definition.
@@ -270,6 +290,7 @@ pub fn u64_of(value: &[u8]) -> Option<u64> {
 pub fn show(key: &[u8]) -> String {
     let table = match key.first() {
         Some(&META) => "meta",
+        Some(&AUDIT) => "audit",
         Some(&CATALOG) => "catalog",
         Some(&DELIVERY) => "delivery",
         Some(&INDEX) => "message index",
@@ -288,8 +309,8 @@ pub fn show(key: &[u8]) -> String {
         format!("{name} {seq}")
     } else if let Some((seq, number)) = parse_outbox(key) {
         format!("{seq} {number}")
-    } else if let Some(seq) = parse_message(key) {
-        seq.to_string()
+    } else if let Some(number) = parse_message(key).or_else(|| parse_audit(key)) {
+        number.to_string()
     } else {
         rest.escape_ascii().to_string().replace("\\x00", " ")
     };
@@ -349,6 +370,7 @@ mod tests {
             prop_assert_eq!(parse_delivery(&row), Some((seq, name.clone(), attempt)));
             prop_assert!(parse_index(&index(&text, &name)) == Some((text.as_str(), name.clone())));
             prop_assert_eq!(parse_message(&message(seq)), Some(seq));
+            prop_assert_eq!(parse_audit(&audit(seq)), Some(seq));
             prop_assert_eq!(parse_outbox(&outbox(seq, !seq)), Some((seq, !seq)));
             prop_assert_eq!(parse_queue_entry(&queue_entry(&name, seq)), Some((name.clone(), seq)));
             prop_assert!(parse_state(&state(&name, &text)) == Some((name.clone(), text.as_str())));
@@ -363,6 +385,7 @@ mod tests {
                                      b in (names(), numbers(), any::<Option<u32>>(), texts())) {
             let compare = |key: &dyn Fn(&Fields) -> Vec<u8>| key(&a).cmp(&key(&b));
             prop_assert_eq!(compare(&|r| message(r.1)), a.1.cmp(&b.1));
+            prop_assert_eq!(compare(&|r| audit(r.1)), a.1.cmp(&b.1));
             prop_assert_eq!(compare(&|r| queue_entry(&r.0, r.1)), (&a.0, a.1).cmp(&(&b.0, b.1)));
             prop_assert_eq!(compare(&|r| dead_letter(&r.0, r.1)), (&a.0, a.1).cmp(&(&b.0, b.1)));
             prop_assert_eq!(compare(&|r| state(&r.0, &r.3)), (&a.0, &a.3).cmp(&(&b.0, &b.3)));
@@ -380,6 +403,7 @@ mod tests {
             prop_assert_eq!(queue_entry(&b, x).starts_with(&queue_prefix(&a)), a == b);
             prop_assert_eq!(outbox(x, 1).starts_with(&outbox_of(y)), x == y);
             prop_assert!(queue_entry(&b, x).starts_with(&queues_prefix()));
+            prop_assert!(audit(x).starts_with(&audit_prefix()));
             prop_assert_eq!(dead_letter(&b, x).starts_with(&dead_letter_prefix(&a)), a == b);
             prop_assert!(dead_letter(&b, x).starts_with(&dead_letters_prefix()));
             prop_assert_eq!(state(&b, &text).starts_with(&state_prefix(&a)), a == b);

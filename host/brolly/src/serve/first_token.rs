@@ -32,7 +32,7 @@ pub async fn ensure(catalog: &Catalog, file: &Path) -> anyhow::Result<Option<Str
             secret
         }
     };
-    catalog.adopt_token(&Name::new(NAME)?, Role::Admin, &secret).await?;
+    catalog.adopt_token(&Name::new(NAME)?, Role::Admin, &secret, None).await?;
     Ok(Some(secret))
 }
 

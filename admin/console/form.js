@@ -1,0 +1,107 @@
+// Forms in dialogs, questions before what cannot be undone, and buttons that do something.
+
+import { may } from "./api.js";
+import { announce, h } from "./dom.js";
+import { t } from "./text/text.js";
+
+let numbered = 0;
+
+// A field: `kind` is text, number, area, select, check or json. `read` turns its text into a value.
+export function field({ name, label, value = "", kind = "text", hint, options, required, min, max, read, fixed, rows }) {
+  const id = `field-${(numbered += 1)}`;
+  const common = { id, name, required, disabled: fixed, "aria-describedby": hint ? `${id}-hint` : null };
+  const input = {
+    select: () => h("select", common, options.map(([option, text]) =>
+      h("option", { value: option, selected: option === value }, text))),
+    area: () => h("textarea", { ...common, rows: rows ?? 4, spellcheck: "false", value }),
+    check: () => h("input", { ...common, type: "checkbox", checked: value }),
+    number: () => h("input", { ...common, type: "number", min, max, value }),
+    text: () => h("input", { ...common, type: "text", autocomplete: "off", spellcheck: "false", value }),
+  }[kind]();
+  const node = h("div", { class: `field ${kind}` },
+    h("label", { for: id }, label), input, hint && h("p", { class: "hint", id: `${id}-hint` }, hint));
+  const raw = () => (kind === "check" ? input.checked : input.value);
+  return { name, node, input, value: () => (read ? read(raw()) : kind === "number" ? Number(raw()) : raw()) };
+}
+
+// Shows a dialog with a form. `save` gets the values by name and may throw, which is shown.
+export function ask({ title, fields, save, action = t("save"), intro, danger }) {
+  const error = h("p", { class: "error", role: "alert" });
+  const close = () => {
+    dialog.close();
+    dialog.remove();
+    before?.focus?.();
+  };
+  const before = document.activeElement;
+  const submit = h("button", { type: "submit", class: danger ? "danger" : "primary" }, action);
+  const form = h("form", { method: "dialog", onsubmit: send },
+    h("h2", { id: "dialog-title" }, title), intro && h("p", {}, intro), fields.map((one) => one.node), error,
+    h("p", { class: "buttons" }, submit, h("button", { type: "button", onclick: close }, t("cancel"))));
+  async function send(event) {
+    event.preventDefault();
+    submit.disabled = true;
+    error.textContent = "";
+    try {
+      await save(Object.fromEntries(fields.map((one) => [one.name, one.value()])));
+      close();
+    } catch (problem) {
+      error.textContent = problem.message || t("no_answer");
+    }
+    submit.disabled = false;
+  }
+  const dialog = h("dialog", { "aria-labelledby": "dialog-title", oncancel: (event) => { event.preventDefault(); close(); } }, form);
+  document.body.append(dialog);
+  dialog.showModal();
+  return close;
+}
+
+export function confirm({ title, intro, action, run }) {
+  return ask({ title, intro, fields: [], save: run, action, danger: true });
+}
+
+// A button for those whose role allows it; none for others.
+export function button(text, run, { role = "operator", label, tone } = {}) {
+  if (!may(role)) return null;
+  const node = h("button", { type: "button", class: tone, "aria-label": label, onclick: press }, text);
+  async function press() {
+    // Not disabled: that would take the keyboard's place away.
+    if (node.ariaDisabled === "true") return;
+    node.ariaDisabled = "true";
+    try {
+      await run(node);
+    } catch (problem) {
+      announce(problem.message || t("no_answer"), "bad");
+    }
+    node.ariaDisabled = "false";
+  }
+  return node;
+}
+
+// A line `name: value` each.
+export const lines = {
+  show: (object) => Object.entries(object ?? {}).map(([name, value]) => `${name}: ${value}`).join("\n"),
+  read(text) {
+    const pairs = text.split("\n").map((line) => line.trim()).filter(Boolean).map((line) => {
+      const at = line.indexOf(":");
+      if (at < 1) throw new Error(t("not_a_pair", { line }));
+      return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
+    });
+    return Object.fromEntries(pairs);
+  },
+};
+
+// A line for each owner: name, e-mail, phone.
+export const ownerLines = {
+  show: (list) => (list ?? []).map((who) =>
+    (typeof who === "string" ? who : [who.name, who.email ?? "", who.phone ?? ""].join(", ").replace(/[, ]+$/, ""))).join("\n"),
+  read: (text) => text.split("\n").map((line) => line.trim()).filter(Boolean).map((line) => {
+    const [name, ...ways] = line.split(",").map((part) => part.trim());
+    const email = ways.find((way) => way.includes("@"));
+    const phone = ways.find((way) => way !== "" && !way.includes("@"));
+    if (!email && !phone) return name;
+    return { name, ...(email ? { email } : {}), ...(phone ? { phone } : {}) };
+  }),
+};
+
+// A number, or nothing.
+export const optional = (text) => (String(text).trim() === "" ? undefined : Number(text));

@@ -1,0 +1,174 @@
+// Subscriptions: what each is doing, and everything about it that can be changed while it runs.
+
+import { get } from "../api.js";
+import { definitions, pause, put, remove, subscriptionDefinition } from "../catalog.js";
+import { announce, facts, h, link, liveTable, place, say } from "../dom.js";
+import { ask, button, confirm, field, lines } from "../form.js";
+import { STATE_TONES, age, bytes, count, moment, rate, short } from "../format.js";
+import * as live from "../live.js";
+import { t } from "../text/text.js";
+
+const LIMITS = ["memory_bytes", "time_ms", "cpu_ms", "log_bytes", "publish_messages", "publish_bytes", "state_writes",
+  "state_bytes", "table_elements", "instances"];
+const LIMIT_UNITS = { bytes, ms: (ms) => `${count(ms)} ms` };
+
+export function subscriptions(view) {
+  return view.path[0] ? detail(view, view.path[0]) : list(view);
+}
+
+// Pause or resume, whichever is the other of what is wanted now.
+function pauseButton(name, state, again) {
+  const paused = state === "paused";
+  const word = paused ? "resume" : "pause";
+  return button(t(word), async () => {
+    await pause(name, !paused);
+    announce(t(paused ? "resumed_name" : "paused_name", { name }));
+    again?.();
+  }, { label: t(paused ? "resume_name" : "pause_name", { name }), tone: paused ? "primary" : "" });
+}
+
+async function list({ root, signal, again }) {
+  const filter = h("input", { type: "search", "aria-label": t("filter"), placeholder: t("filter") });
+  const table = liveTable([
+    { head: t("subscription"), row: true, sign: (s) => `${s.name} ${s.defined?.plugin} ${s.defined?.version}`, node: (s) => [
+      link(place("subscriptions", s.name), s.name),
+      s.defined && h("span", { class: "below" }, link(place("plugins", s.defined.plugin), `${s.defined.plugin} ${short(s.defined.version)}`))] },
+    { head: t("state"), text: (s) => t(`state.${s.state}`), tone: (s) => STATE_TONES[s.state] },
+    { head: t("actions"), class: "actions", node: (s) => pauseButton(s.name, s.state), sign: (s) => String(s.state === "paused") },
+    { head: t("rate"), class: "number", text: (s) => rate(s.rate?.acked) },
+    { head: t("ready"), class: "number", text: (s) => count(s.held?.ready ?? null) },
+    { head: t("oldest"), class: "number", text: (s) => age(s.held?.oldest_at_ms) },
+    { head: t("acked"), class: "number", text: (s) => count(s.acked) },
+    { head: t("retried"), class: "number", text: (s) => count(s.retried) },
+    { head: t("dead"), class: "number", text: (s) => count(s.dead), tone: (s) => (s.dead > 0 ? "bad" : "") },
+    { head: t("workers"), class: "number", text: (s) => (s.defined ? count(s.defined.workers) : "–") },
+    { head: t("last_failure"), class: "prose", text: (s) => s.error ?? s.last_failure ?? "–" },
+  ], { key: (s) => s.name, label: t("page.subscriptions"), empty: t("none_yet"), more: (n) => t("more_rows", { n }) });
+  root.append(h("div", { class: "bar-of-page" }, filter, button(t("add_subscription"), () => add(again))), table.node,
+    h("p", { class: "hint" }, t("since_start")));
+  let defined = new Map();
+  let revision = -1;
+  live.follow(async (now) => {
+    if (now.revision !== revision) {
+      revision = now.revision;
+      defined = new Map((await definitions("subscriptions")).map((one) => [one.name, one]));
+      if (signal.aborted) return;
+    }
+    const word = filter.value.trim().toLowerCase();
+    const rows = [...now.subscriptions].filter(([name]) => name.toLowerCase().includes(word));
+    table.update(rows.map(([name, one]) => ({ ...one, name, held: now.queues.get(one.queue), rate: now.rates.get(name),
+      defined: defined.get(name) })).sort((a, b) => a.name.localeCompare(b.name)));
+  }, signal);
+}
+
+async function detail({ root, title, signal, again }, name) {
+  title.textContent = `${t("subscription")} ${name}`;
+  const shown = await get(`/subscriptions/${encodeURIComponent(name)}`);
+  const plugin = (await definitions("plugins")).find((one) => one.name === shown.plugin);
+  const state = h("b", {});
+  const words = ["rate", "ready", "in_flight", "oldest", "acked", "retried", "dead", "dead_letters"];
+  const numbers = Object.fromEntries(words.map((word) => [word, h("b", {})]));
+  const why = h("p", { class: "error" });
+  const press = h("span", {});
+  let drawn;
+  root.append(h("p", {}, link("subscriptions", `← ${t("page.subscriptions")}`)),
+    h("p", { class: "state-line" }, `${t("state")}: `, state, " ", press), why,
+    h("dl", { class: "numbers" }, words.map((word) => h("div", {}, h("dt", {}, t(word)), h("dd", {}, numbers[word])))),
+    h("p", { class: "buttons" },
+      button(t("edit"), () => edit(shown, plugin, again), { label: t("edit_name", { name }) }),
+      button(t("delete"), () => confirm({ title: t("delete_name", { name }), intro: t("delete_subscription_hint"), action: t("delete"),
+        run: async () => { await remove("subscriptions", name, shown.revision); location.hash = "#/subscriptions"; } }), { label: t("delete_name", { name }) }),
+      link(place("dead-letters", name), t("look_dead_letters"), { class: "button" }),
+      link(`messages?subscription=${encodeURIComponent(name)}`, t("its_messages"), { class: "button" })),
+    h("div", { class: "split" }, h("section", {}, h("h2", {}, t("definition")), definition(shown)),
+      h("section", {}, h("h2", {}, t("limits")), limits(shown))));
+  live.follow((now) => {
+    const one = now.subscriptions.get(name);
+    if (!one) return;
+    const held = now.queues.get(one.queue);
+    say(state, `${t(`state.${one.state}`)} (${age(one.since_ms)})`);
+    state.className = STATE_TONES[one.state];
+    say(why, one.error ?? (one.last_failure ? `${t("last_failure")}: ${one.last_failure}` : ""));
+    if (drawn !== one.state) {
+      drawn = one.state;
+      press.replaceChildren(pauseButton(name, one.state) ?? "");
+    }
+    const values = [rate(now.rates.get(name)?.acked), count(held?.ready ?? null), count(held?.in_flight ?? null), age(held?.oldest_at_ms),
+      count(one.acked), count(one.retried), count(one.dead), count(held?.dead ?? 0)];
+    words.forEach((word, index) => say(numbers[word], values[index]));
+  }, signal);
+}
+
+function definition(shown) {
+  return facts([
+    [t("description"), shown.description], [t("queue"), link(place("queues", shown.queue), shown.queue)],
+    [t("plugin"), link(place("plugins", shown.plugin), shown.plugin)],
+    [t("version"), h("code", { title: shown.version }, short(shown.version))],
+    [t("workers"), count(shown.workers)], [t("max_in_flight"), count(shown.max_in_flight)],
+    [t("order"), t(`order.${shown.order}`)], [t("instances"), t(`instances.${shown.instances}`)],
+    [t("retry"), t("retry_text", { n: shown.retry.max_attempts, first: count(shown.retry.initial_delay_ms), last: count(shown.retry.max_delay_ms) })],
+    [t("grants"), shown.grants.publish ? shown.grants.publish.join(", ") || t("no_topic") : t("any_topic")],
+    [t("config"), Object.keys(shown.config).length > 0 ? h("pre", {}, lines.show(shown.config)) : "–"],
+    [t("changed"), moment(shown.changed_at_ms)],
+  ]);
+}
+
+function limits(shown) {
+  return facts(LIMITS.filter((limit) => limit in shown.limits).map((limit) =>
+    [t(`limit.${limit}`), LIMIT_UNITS[limit.split("_").at(-1)]?.(shown.limits[limit]) ?? count(shown.limits[limit])]));
+}
+
+function versionOptions(plugin) {
+  return [...(plugin?.versions ?? [])].reverse().map((version) =>
+    [version.digest, `${short(version.digest)} – ${moment(version.uploaded_at_ms)}`]);
+}
+
+function edit(shown, plugin, again) {
+  const old = subscriptionDefinition(shown);
+  const number = (name, label, value, more) => field({ name, label, kind: "number", value, ...more });
+  ask({
+    title: t("edit_name", { name: shown.name }),
+    fields: [
+      field({ name: "version", label: t("version"), kind: "select", value: old.version, options: versionOptions(plugin) }),
+      number("workers", t("workers"), old.workers, { min: 1, max: 256 }),
+      number("max_in_flight", t("max_in_flight"), old.max_in_flight, { min: 1, max: 10_000 }),
+      field({ name: "order", label: t("order"), kind: "select", value: old.order, options: ["none", "key"].map((word) => [word, t(`order.${word}`)]) }),
+      number("max_attempts", t("max_attempts"), old.retry.max_attempts, { min: 1, max: 100 }),
+      number("initial_delay_ms", t("initial_delay"), old.retry.initial_delay_ms, { min: 0 }),
+      number("max_delay_ms", t("max_delay"), old.retry.max_delay_ms, { min: 0 }),
+      number("memory_bytes", t("memory_bytes"), old.limits.memory_bytes, { min: 65_536, max: 268_435_456 }),
+      number("time_ms", t("time_ms"), old.limits.time_ms, { min: 10, max: 600_000 }),
+      field({ name: "config", label: t("config"), kind: "area", value: lines.show(old.config), hint: t("config_hint"), read: lines.read }),
+      field({ name: "description", label: t("description"), value: old.description }),
+    ],
+    save: async (values) => {
+      const { max_attempts, initial_delay_ms, max_delay_ms, memory_bytes, time_ms, ...fields } = values;
+      const retry = { ...old.retry, max_attempts, initial_delay_ms, max_delay_ms };
+      const wanted = { ...old, ...fields, retry, limits: { ...old.limits, memory_bytes, time_ms } };
+      await put("subscriptions", shown.name, wanted, shown.revision);
+      again();
+    },
+  });
+}
+
+async function add(again) {
+  const [queues, plugins] = await Promise.all([definitions("queues"), definitions("plugins")]);
+  const free = queues.filter((queue) => !queue.subscription).map((queue) => [queue.name, queue.name]);
+  const versions = plugins.flatMap((plugin) => versionOptions(plugin).map(([digest, text]) =>
+    [JSON.stringify([plugin.name, digest]), `${plugin.name} ${text}`]));
+  ask({
+    title: t("add_subscription"),
+    fields: [
+      field({ name: "name", label: t("name"), required: true }),
+      field({ name: "queue", label: t("queue"), kind: "select", options: free, hint: t("free_queues_hint") }),
+      field({ name: "plugin", label: t("plugin"), kind: "select", options: versions, read: (text) => (text ? JSON.parse(text) : []) }),
+      field({ name: "workers", label: t("workers"), kind: "number", min: 1, max: 256, value: 1 }),
+      field({ name: "order", label: t("order"), kind: "select", value: "none", options: ["none", "key"].map((word) => [word, t(`order.${word}`)]) }),
+      field({ name: "config", label: t("config"), kind: "area", hint: t("config_hint"), read: lines.read }),
+    ],
+    save: async ({ name, plugin: [plugin, version], ...fields }) => {
+      await put("subscriptions", name, { ...fields, plugin, version });
+      again();
+    },
+  });
+}
