@@ -105,7 +105,7 @@ type Locked = (Table, Vec<String>);
 /// The lock file of a new project: the versions that the SDK was tested with.
 ///
 /// # Errors
-/// As [`files`].
+/// As [`files()`].
 pub fn lock(package: &str, dependencies: &[&str]) -> anyhow::Result<String> {
     let known: Table = LOCK.parse().context("the workspace's lock file")?;
     let mut kept = closure(&known)?;
@@ -149,7 +149,7 @@ pub fn lock(package: &str, dependencies: &[&str]) -> anyhow::Result<String> {
 /// The names of all packages that a project with the SDK is built from.
 ///
 /// # Errors
-/// As [`files`].
+/// As [`files()`].
 pub fn packages() -> anyhow::Result<BTreeSet<String>> {
     let known: Table = LOCK.parse().context("the workspace's lock file")?;
     Ok(closure(&known)?.into_keys().map(|(name, _)| name).collect())
