@@ -83,7 +83,8 @@ impl ForwardBody {
             taken: waiting + forwarded + dead + discarded,
             forwarded,
             rejected: dead + discarded,
-            complete: left == [Some(0); 3] && to.iter().all(|to| to.missing.is_some_and(|missing| missing <= 0)),
+            complete: left == [Some(0); 3]
+                && to.iter().all(|to| to.missing.is_some_and(|missing| missing <= 0)),
             to,
         }
     }

@@ -78,7 +78,13 @@ async fn bodies() {
         ("routes/x", r#"{"topic":"none","queue":"q"}"#, 422, "unknown-reference", &["none"]),
         ("routes/x", r#"{"topic":"t","queue":"q","key_pattern":"a..b*"}"#, 422, "invalid-pattern", &[]),
         ("routes/x", r#"{"topic":"t","queue":"q","filter":"payload. >"}"#, 422, "invalid-filter", &[]),
-        ("subscriptions/x", r#"{"queue":"q"}"#, 422, "invalid-definition", &["plugin with version", "forward"]),
+        (
+            "subscriptions/x",
+            r#"{"queue":"q"}"#,
+            422,
+            "invalid-definition",
+            &["plugin with version", "forward"],
+        ),
         (
             "subscriptions/x",
             r#"{"queue":"q","plugin":"p","version":"1"}"#,

@@ -244,7 +244,8 @@ impl<'a> Flow<'a> {
 }
 
 pub(crate) fn forwards_to(snapshot: &Snapshot, topic: &Name) -> Result<(), Refusal> {
-    let forwards = |entry: &Subscription| entry.forward.as_ref().is_some_and(|forward| forward.topic == *topic);
+    let forwards =
+        |entry: &Subscription| entry.forward.as_ref().is_some_and(|forward| forward.topic == *topic);
     match snapshot.subscriptions.iter().find(|(_, entry)| forwards(&entry.value)) {
         Some((name, _)) => refuse(
             Code::InUse,

@@ -5,8 +5,8 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    BrokerDefinition, Code, Commit, Feed, Listener, Message, MessageId, Name, NewMessage, Order, Outgoing, Queue, Refusal,
-    Route, Router, Seat, Settlement, Timestamp, Topic,
+    BrokerDefinition, Code, Commit, Feed, Listener, Message, MessageId, Name, NewMessage, Order, Outgoing,
+    Queue, Refusal, Route, Router, Seat, Settlement, Timestamp, Topic,
 };
 
 /// Makes brokers of the kinds that a host knows.

@@ -1,11 +1,11 @@
-//! The definitions that an operator writes: topics, queues, routes and subscriptions, with every
+//! The definitions that an operator writes of what keeps messages: topics, queues and routes, with every
 //! limit that a field has. They carry the shapes of the HTTP API and of `brolly apply` files.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Feed, Code, Digest, Filter, Name, Pattern, Refusal, RetryPolicy};
+use crate::{Code, Feed, Filter, Name, Pattern, Refusal};
 
 /// Values of fields that are left out.
 pub mod defaults {
@@ -26,11 +26,11 @@ pub mod defaults {
         "#".to_owned()
     }
 
-    pub(super) fn workers() -> u32 {
+    pub(crate) fn workers() -> u32 {
         1
     }
 
-    pub(super) fn max_in_flight() -> u32 {
+    pub(crate) fn max_in_flight() -> u32 {
         256
     }
 }
@@ -160,178 +160,6 @@ pub struct Route {
     pub description: String,
 }
 
-/// In which order deliveries of one queue are handled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// As they come; several workers may handle messages of one key at once.
-    #[default]
-    None,
-    /// Messages of one key strictly one after the other, in the order of publishing; a retry holds
-    /// back the messages of its key, and only those. Messages without a key are not ordered.
-    Key,
-}
-
-/// Whether a handler instance serves one delivery or many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Reuse {
-    /// A new instance for every delivery: nothing is left of the one before.
-    #[default]
-    Fresh,
-    /// One instance for up to 10,000 deliveries, replaced at once after a fault. Several times
-    /// faster; what the handler keeps in its own memory outlives a delivery, even a failed one.
-    Reuse,
-}
-
-/// What one delivery may use. Going over a limit is a fault that names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Linear memory of the instance in bytes: 65,536 to 268,435,456 (256 MiB).
-    pub memory_bytes: u64,
-    /// Wall time in milliseconds: 10 to 600,000. Precise to about 5 ms.
-    pub time_ms: u64,
-    /// CPU time in milliseconds: 10 to 600,000; none means as much as `time_ms`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_ms: Option<u64>,
-    /// Elements of one table: 1 to 100,000.
-    pub table_elements: u64,
-    /// Core instances, memories and tables that the component may be made of: 1 to 50 each.
-    pub instances: u32,
-    /// Bytes of log lines kept: 0 to 65,536. What is beyond is dropped and counted, not a fault.
-    pub log_bytes: u64,
-    /// Messages published: 0 to 200.
-    pub publish_messages: u32,
-    /// Bytes of payloads, keys, ids and headers published: 0 to 16,777,216.
-    pub publish_bytes: u64,
-    /// Keys of state written: 0 to 200.
-    pub state_writes: u32,
-    /// Bytes of state keys and values written: 0 to 4,194,304. One value has at most 65,536 bytes.
-    pub state_bytes: u64,
-}
-
-impl Limits {
-    /// The largest state value, in bytes.
-    pub const STATE_VALUE_BYTES: usize = 65_536;
-    /// The largest state key, in bytes.
-    pub const STATE_KEY_BYTES: usize = 512;
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 64 << 20,
-            time_ms: 10_000,
-            cpu_ms: None,
-            table_elements: 20_000,
-            instances: 20,
-            log_bytes: 16_384,
-            publish_messages: 100,
-            publish_bytes: 1 << 20,
-            state_writes: 100,
-            state_bytes: 1 << 20,
-        }
-    }
-}
-
-/// What a handler may do beyond computing: by default log, read its configuration, keep state and
-/// publish to any topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Grants {
-    /// The only topics that it may publish to; none means any topic.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(value_type = Option<Vec<String>>))]
-    pub publish: Option<Vec<Name>>,
-}
-
-/// Where the messages of a queue are moved, with their ids, keys and headers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Forward {
-    /// The topic.
-    #[cfg_attr(feature = "schema", schema(value_type = String))]
-    pub topic: Name,
-}
-
-impl Forward {
-    /// The fewest messages that are on their way at the same time.
-    pub const WORKERS: u32 = 32;
-}
-
-/// What becomes of the deliveries of a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandledBy<'a> {
-    /// A plugin handles them.
-    Plugin {
-        /// Its name.
-        plugin: &'a Name,
-        /// Its version.
-        version: Digest,
-    },
-    /// They are moved.
-    Forward(&'a Forward),
-}
-
-/// Who handles the messages of a queue, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Subscription {
-    /// The queue; it has at most one subscription.
-    #[cfg_attr(feature = "schema", schema(value_type = String))]
-    pub queue: Name,
-    /// The plugin; with `version`, or else there is `forward`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
-    pub plugin: Option<Name>,
-    /// The version of the plugin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
-    pub version: Option<Digest>,
-    /// The messages are not handled but moved to another topic, on whichever broker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forward: Option<Forward>,
-    /// Deliveries handled at the same time: 1 to 256. A forward, whose workers only wait for
-    /// confirmations, has at least [`Forward::WORKERS`], within `max_in_flight`.
-    #[serde(default = "defaults::workers")]
-    pub workers: u32,
-    /// Deliveries taken and not yet settled: `workers` to 10,000. More than `workers` lets
-    /// outcomes become durable in groups while the next deliveries are handled.
-    #[serde(default = "defaults::max_in_flight")]
-    pub max_in_flight: u32,
-    /// In which order.
-    #[serde(default)]
-    pub order: Order,
-    /// Whether an instance serves one delivery or many.
-    #[serde(default)]
-    pub instances: Reuse,
-    /// What the plugin may read by name. At most 64 KiB in all.
-    #[serde(default)]
-    pub config: BTreeMap<String, String>,
-    /// What one delivery may use.
-    #[serde(default)]
-    pub limits: Limits,
-    /// When a failed delivery is tried again.
-    #[serde(default)]
-    pub retry: RetryPolicy,
-    /// What the handler may do.
-    #[serde(default)]
-    pub grants: Grants,
-    /// Paused: no delivery is taken. Left out in a PUT, the present state stays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paused: Option<bool>,
-    /// For people.
-    #[serde(default)]
-    pub description: String,
-}
-
 impl Route {
     /// Checks the pattern and compiles the filter.
     ///
@@ -423,168 +251,21 @@ impl Queue {
     }
 }
 
-impl Subscription {
-    /// The most workers of one subscription.
-    pub const MAX_WORKERS: u32 = 256;
-    /// Bytes of all configuration names and values.
-    pub const CONFIG_BYTES: usize = 64 * 1024;
-
-    /// Whether it is paused.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.paused.unwrap_or(false)
-    }
-
-    /// What becomes of its deliveries.
-    ///
-    /// # Errors
-    /// [`Code::InvalidDefinition`] when that is neither or both of the two; [`Subscription::check`]
-    /// finds it, too.
-    pub fn handled_by(&self) -> Result<HandledBy<'_>, Refusal> {
-        let detail = match (&self.plugin, self.version, &self.forward) {
-            (Some(plugin), Some(version), None) => return Ok(HandledBy::Plugin { plugin, version }),
-            (None, None, Some(forward)) => return Ok(HandledBy::Forward(forward)),
-            (Some(_), None, None) => "there is plugin and no version; give the digest of the version",
-            (None, Some(_), None) => "there is version and no plugin",
-            (None, None, None) => "there is neither plugin with version nor forward; give one of them",
-            (_, _, Some(_)) => "there is both plugin or version and forward; give one of them",
-        };
-        Err(Refusal::new(Code::InvalidDefinition, detail))
-    }
-
-    /// Whether this plugin handles its deliveries.
-    #[must_use]
-    pub fn uses(&self, plugin: &Name) -> bool {
-        self.plugin.as_ref() == Some(plugin)
-    }
-
-    /// Checks every range.
-    ///
-    /// # Errors
-    /// [`Code::InvalidDefinition`] with all mistakes.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let mut mistakes = Mistakes::default();
-        mistakes.0.extend(self.handled_by().err().map(|refusal| refusal.detail));
-        let (limits, retry) = (&self.limits, &self.retry);
-        mistakes.range("workers", self.workers.into(), 1..=Self::MAX_WORKERS.into());
-        mistakes.range("max_in_flight", self.max_in_flight.into(), self.workers.into()..=10_000);
-        mistakes.range("limits.memory_bytes", limits.memory_bytes, 65_536..=256 << 20);
-        mistakes.range("limits.time_ms", limits.time_ms, 10..=600_000);
-        mistakes.range("limits.cpu_ms", limits.cpu_ms.unwrap_or(10), 10..=600_000);
-        mistakes.range("limits.table_elements", limits.table_elements, 1..=100_000);
-        mistakes.range("limits.instances", limits.instances.into(), 1..=50);
-        mistakes.range("limits.log_bytes", limits.log_bytes, 0..=65_536);
-        mistakes.range("limits.publish_messages", limits.publish_messages.into(), 0..=200);
-        mistakes.range("limits.publish_bytes", limits.publish_bytes, 0..=16 << 20);
-        mistakes.range("limits.state_writes", limits.state_writes.into(), 0..=200);
-        mistakes.range("limits.state_bytes", limits.state_bytes, 0..=4 << 20);
-        mistakes.range("retry.max_attempts", retry.max_attempts.into(), 1..=RetryPolicy::MAX_ATTEMPTS.into());
-        mistakes.range("retry.initial_delay_ms", retry.initial_delay_ms, 0..=RetryPolicy::MAX_DELAY_MS);
-        mistakes.range(
-            "retry.max_delay_ms",
-            retry.max_delay_ms,
-            retry.initial_delay_ms.min(RetryPolicy::MAX_DELAY_MS)..=RetryPolicy::MAX_DELAY_MS,
-        );
-        let config: usize = self.config.iter().map(|(name, value)| name.len() + value.len()).sum();
-        mistakes.range("config (bytes)", config as u64, 0..=Self::CONFIG_BYTES as u64);
-        mistakes.into_result()
-    }
-}
-
 /// Everything that is wrong with a definition, so that it is mended in one go.
 #[derive(Default)]
-struct Mistakes(Vec<String>);
+pub(crate) struct Mistakes(pub Vec<String>);
 
 impl Mistakes {
-    fn range(&mut self, field: &str, value: u64, range: RangeInclusive<u64>) {
+    pub(crate) fn range(&mut self, field: &str, value: u64, range: RangeInclusive<u64>) {
         if !range.contains(&value) {
             self.0.push(format!("{field} is {value}, allowed are {} to {}", range.start(), range.end()));
         }
     }
 
-    fn into_result(self) -> Result<(), Refusal> {
+    pub(crate) fn into_result(self) -> Result<(), Refusal> {
         if self.0.is_empty() {
             return Ok(());
         }
         Err(Refusal::new(Code::InvalidDefinition, self.0.join("; ")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn subscription(json: serde_json::Value) -> Result<(), String> {
-        let mut base = serde_json::json!({
-            "queue": "settlement", "plugin": "settlement", "version": format!("sha256:{}", "ab".repeat(32)),
-        });
-        let fields = base.as_object_mut().unwrap();
-        fields.extend(json.as_object().unwrap().clone());
-        let subscription: Subscription = serde_json::from_value(base).map_err(|error| error.to_string())?;
-        subscription.check().map_err(|refusal| refusal.detail)
-    }
-
-    #[test]
-    fn subscriptions_accept_both_ends_of_every_range_and_nothing_beyond() {
-        let ranges = [
-            ("/workers", 1_u64, 256_u64),
-            ("/max_in_flight", 1, 10_000),
-            ("limits/memory_bytes", 65_536, 268_435_456),
-            ("limits/time_ms", 10, 600_000),
-            ("limits/cpu_ms", 10, 600_000),
-            ("limits/table_elements", 1, 100_000),
-            ("limits/instances", 1, 50),
-            ("limits/log_bytes", 0, 65_536),
-            ("limits/publish_messages", 0, 200),
-            ("limits/publish_bytes", 0, 16_777_216),
-            ("limits/state_writes", 0, 200),
-            ("limits/state_bytes", 0, 4_194_304),
-            ("retry/max_attempts", 1, 100),
-            ("retry/max_delay_ms", 200, 86_400_000),
-        ];
-        for (path, low, high) in ranges {
-            let (group, field) = path.split_once('/').unwrap();
-            let with = |value: u64| {
-                let mut json = serde_json::json!({"max_in_flight": 10_000});
-                match group {
-                    "" => json = serde_json::json!({field: value}),
-                    group => json[group] = serde_json::json!({field: value}),
-                }
-                if field == "workers" {
-                    json["max_in_flight"] = 10_000.into();
-                }
-                subscription(json)
-            };
-            assert_eq!((with(low), with(high)), (Ok(()), Ok(())), "{path}");
-            assert!(with(high + 1).unwrap_err().contains(field), "{path}");
-            if low > 0 {
-                assert!(with(low - 1).unwrap_err().contains(field), "{path}");
-            }
-        }
-    }
-
-    #[test]
-    fn all_mistakes_at_once_and_unknown_fields_by_name() {
-        let mistakes = subscription(serde_json::json!({"workers": 0, "limits": {"time_ms": 1}})).unwrap_err();
-        assert!(mistakes.contains("workers") && mistakes.contains("limits.time_ms"), "{mistakes}");
-        assert!(subscription(serde_json::json!({"wokers": 1})).unwrap_err().contains("wokers"));
-        assert!(subscription(serde_json::json!({"queue": "no/slash"})).unwrap_err().contains("no/slash"));
-    }
-
-    #[test]
-    fn a_subscription_has_a_plugin_or_forwards() {
-        let none = serde_json::Value::Null;
-        let forward = serde_json::json!({"topic": "t"});
-        let forwards = serde_json::json!({"plugin": none, "version": none, "forward": forward});
-        assert_eq!(subscription(forwards), Ok(()));
-        for (wrong, says) in [
-            (serde_json::json!({"forward": forward}), "both"),
-            (serde_json::json!({"plugin": none, "version": none}), "neither"),
-            (serde_json::json!({"version": none}), "no version"),
-            (serde_json::json!({"plugin": none}), "no plugin"),
-        ] {
-            let mistake = subscription(wrong).unwrap_err();
-            assert!(mistake.contains(says), "{mistake}");
-        }
     }
 }

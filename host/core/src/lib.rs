@@ -21,17 +21,16 @@ mod name;
 mod pattern;
 mod refusal;
 mod router;
+mod subscription;
 
 pub use broker::{
-    Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Moved, Origin,
-    Proposal, Publication, Source, Stop, Thing,
+    Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Moved,
+    Origin, Proposal, Publication, Source, Stop, Thing,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use commit::{Afterwards, Commit, Write};
 pub use decide::{Decision, RetryPolicy, Settlement, decide};
-pub use definition::{
-    Contact, Forward, Grants, HandledBy, Limits, Order, Owner, Queue, Retention, Reuse, Route, Subscription, Topic, defaults,
-};
+pub use definition::{Contact, Owner, Queue, Retention, Route, Topic, defaults};
 pub use endpoint::{Address, BrokerDefinition};
 pub use feed::{Feed, Gap, Listener, Seat, Standing};
 pub use filter::{Filter, FilterInput};
@@ -44,3 +43,4 @@ pub use name::{Digest, Name};
 pub use pattern::Pattern;
 pub use refusal::{Code, Refusal};
 pub use router::{Router, Routing};
+pub use subscription::{Forward, Grants, HandledBy, Limits, Order, Reuse, Subscription};

@@ -7,9 +7,7 @@ use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
-use brolly_core::{
-    Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription,
-};
+use brolly_core::{Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription};
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
@@ -176,7 +174,11 @@ impl Controller {
         Ok(Plan { name: self.name.clone(), definition, handler, max_age: wanted.max_age })
     }
 
-    async fn plugin(&self, definition: &Arc<Subscription>, version: Digest) -> Result<Arc<dyn Handler>, Error> {
+    async fn plugin(
+        &self,
+        definition: &Arc<Subscription>,
+        version: Digest,
+    ) -> Result<Arc<dyn Handler>, Error> {
         let wasm = self.parts.catalog.plugin_file(&version);
         let (plugins, name, definition) = (self.parts.plugins.clone(), self.name.clone(), definition.clone());
         let loading = definition.clone();

@@ -5,9 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use brolly_capture::Recorders;
 use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
 use brolly_core::{
-    Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Code, Connection, Counts,
-    Digest, HandledBy, Health, Name, NewMessage, Plugins, Queue, Refusal, Router, StateEntry, Subscription, Thing,
-    Topic,
+    Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest,
+    HandledBy, Health, Name, NewMessage, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
@@ -119,24 +118,6 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What to give as `after` to go on; none at the end.
     pub next: Option<String>,
-}
-
-/// What a queue holds; none means that the broker cannot tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueueCounts {
-    /// Waiting to be taken.
-    pub ready: Option<u64>,
-    /// Taken and not settled.
-    pub in_flight: Option<u64>,
-    /// Held back until their time.
-    pub delayed: Option<u64>,
-    /// Dead letters.
-    pub dead: u64,
-    /// Age of the oldest message that waits, in milliseconds; none if nothing does, or the broker
-    /// cannot tell.
-    pub oldest_age_ms: Option<u64>,
-    /// Why the queue is not as it is wanted, or cannot be looked at, if so.
-    pub trouble: Option<String>,
 }
 
 /// The answer to an upload.
@@ -293,7 +274,8 @@ impl Handle {
         if let HandledBy::Plugin { version, .. } = value.handled_by()? {
             let (plugins, wasm) = (self.parts().plugins.clone(), self.catalog().plugin_file(&version));
             let (tried, definition) = (name.clone(), value.clone());
-            blocking("trying a plugin", move || plugins.handler(&tried, &definition, &version, &wasm)).await??;
+            blocking("trying a plugin", move || plugins.handler(&tried, &definition, &version, &wasm))
+                .await??;
         }
         Ok(self.catalog().put(name, value, only_if, self.author()).await?)
     }
@@ -325,37 +307,6 @@ impl Handle {
         self.configure_brokers().await
     }
 
-    /// Deletes a queue that nothing uses; `force` drops the messages and dead letters that it holds.
-    ///
-    /// # Errors
-    /// As [`Handle::delete`], and [`Code::NotEmpty`].
-    pub async fn delete_queue(&self, name: &Name, only_if: Precondition, force: bool) -> Result<(), Error> {
-        let broker = self.parts().brokers.get(&self.get::<Queue>(name)?.value.broker);
-        let counts = self.counts(name).await?;
-        let waiting = [counts.ready, counts.in_flight, counts.delayed].into_iter().flatten().sum::<u64>();
-        if !force && waiting + counts.dead > 0 {
-            return Err(Refusal::new(
-                Code::NotEmpty,
-                format!(
-                    "the queue {name} holds {waiting} messages and {} dead letters; handle or delete them first, or \
-                     drop them with ?force=true",
-                    counts.dead
-                ),
-            )
-            .into());
-        }
-        Queue::check_unused(name, &self.catalog().snapshot())?;
-        match broker {
-            Ok(broker) => broker.delete_queue(name, force).await?,
-            // Its broker is gone for good, perhaps; what is left there is not ours to judge.
-            Err(error) if force => tracing::warn!(queue = %name, %error, "a queue was deleted here only"),
-            Err(error) => return Err(error),
-        }
-        self.catalog().delete::<Queue>(name, only_if, self.author()).await?;
-        self.configure_brokers().await?;
-        self.discard_all(name).await
-    }
-
     /// Opens and closes brokers, and tells each which queues and routes are wanted.
     pub(crate) async fn configure_brokers(&self) -> Result<(), Error> {
         let mut router = self.inner.router.lock().await;
@@ -374,42 +325,6 @@ impl Handle {
     pub async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, Error> {
         let broker = self.parts().brokers.get(&self.get::<Topic>(topic)?.value.broker)?;
         Ok(broker.publish(topic, messages).await?)
-    }
-
-    /// Why a topic is not on its broker as it is wanted, if it is not.
-    #[must_use]
-    pub fn topic_trouble(&self, name: &Name) -> Option<String> {
-        let broker = self.get::<Topic>(name).ok()?.value.broker.clone();
-        match self.parts().brokers.get(&broker) {
-            Ok(broker) => broker.trouble(Thing::Topic(name)),
-            Err(error) => Some(error.to_string()),
-        }
-    }
-
-    /// What a queue holds.
-    ///
-    /// # Errors
-    /// [`Code::NotFound`]. A broker that cannot be asked is the queue's trouble, no error.
-    pub async fn counts(&self, queue: &Name) -> Result<QueueCounts, Error> {
-        let (counts, trouble) = match self.parts().brokers.get(&self.get::<Queue>(queue)?.value.broker) {
-            Ok(broker) => match broker.counts(queue).await {
-                Ok(counts) => (counts, broker.trouble(Thing::Queue(queue))),
-                Err(error) => {
-                    (Counts::default(), broker.trouble(Thing::Queue(queue)).or(Some(error.to_string())))
-                }
-            },
-            Err(error) => (Counts::default(), Some(error.to_string())),
-        };
-        let now = self.parts().clock.now();
-        let age = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-        Ok(QueueCounts {
-            ready: counts.ready,
-            in_flight: counts.in_flight,
-            delayed: counts.delayed,
-            dead: self.parts().ledger.dead_letters().count(queue),
-            oldest_age_ms: counts.oldest.map(age),
-            trouble,
-        })
     }
 
     /// What a subscription is doing.

@@ -18,6 +18,7 @@ mod meters;
 mod plan;
 mod progress;
 mod publishing;
+mod queues;
 mod status;
 mod supervisor;
 mod worker;
@@ -35,7 +36,8 @@ pub use brolly_ledger::{
 pub use dead_letters::{DeskResult, Selection};
 pub use error::Error;
 pub use feeds::FeedStatus;
-pub use handle::{Config, Dispatch, Handle, Page, QueueCounts, Uploaded};
+pub use handle::{Config, Dispatch, Handle, Page, Uploaded};
 pub use inspection::{Verdict, Waiting};
 pub use progress::{Arrival, Progress};
+pub use queues::QueueCounts;
 pub use status::{State, Status};

@@ -3,9 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use brolly_core::{
-    Accepted, Call, Decision, Handled, Handler, Message, Name, Subscription, Timestamp,
-};
+use brolly_core::{Accepted, Call, Decision, Handled, Handler, Message, Name, Subscription, Timestamp};
 use brolly_ledger::{Begun, StateView};
 
 /// A handler with what belongs to it.

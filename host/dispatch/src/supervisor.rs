@@ -32,7 +32,13 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, controllers: HashMap::new(), tasks: JoinSet::new(), names: HashMap::new(), feeds: Feeds::default() }
+        Self {
+            handle,
+            controllers: HashMap::new(),
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            feeds: Feeds::default(),
+        }
     }
 
     /// Follows the catalog until it is told to stop, then waits until every subscription has

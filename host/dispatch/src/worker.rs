@@ -64,19 +64,20 @@ impl Worker {
     fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
         let held = Held { source: &*self.source, lease: Some(delivery.lease) };
         let plan = self.plan.load();
-        let begun = match self.ledger.begin(&self.name, &self.queue, delivery, plan.forwards(), self.clock.now())? {
-            Begin::Attempt(begun) => begun,
-            Begin::Early(delay) => {
-                held.give_back(delay);
-                return Ok(());
-            }
-            Begin::Decided(settlement) => {
-                self.meters.settled_again.increment(1);
-                self.publisher.submit(|commit| self.stage_settlement(delivery, settlement, commit));
-                held.pass_on();
-                return Ok(());
-            }
-        };
+        let begun =
+            match self.ledger.begin(&self.name, &self.queue, delivery, plan.forwards(), self.clock.now())? {
+                Begin::Attempt(begun) => begun,
+                Begin::Early(delay) => {
+                    held.give_back(delay);
+                    return Ok(());
+                }
+                Begin::Decided(settlement) => {
+                    self.meters.settled_again.increment(1);
+                    self.publisher.submit(|commit| self.stage_settlement(delivery, settlement, commit));
+                    held.pass_on();
+                    return Ok(());
+                }
+            };
         for races in 0.. {
             let _alone = (races >= RACES).then(|| self.alone.write());
             let _beside = (races < RACES).then(|| self.alone.read());

@@ -309,7 +309,8 @@ mod tests {
         };
         let (counted, replays) = (u32::MAX, u32::MAX);
         let queue = Some(Name::new(&"q".repeat(100)).unwrap());
-        let row = DeliveryRow { status: Status::Acked, queue, counted, replays, last, published, published_more };
+        let row =
+            DeliveryRow { status: Status::Acked, queue, counted, replays, last, published, published_more };
         let bytes = encode(&row).unwrap().len();
         assert!(bytes <= brolly_store::VALUE_BYTES, "{bytes} bytes");
     }

@@ -127,9 +127,11 @@ async fn what_is_decided_is_not_handled_again() {
         let delivery = bench.delivery(&format!("{decision:?}"));
         bench.decide(&delivery, &decision);
         bench.settled().await;
-        let again = bench.ledger.begin(&name("s"), &name("q"), &delivery, false, Timestamp(u64::MAX)).unwrap();
+        let again =
+            bench.ledger.begin(&name("s"), &name("q"), &delivery, false, Timestamp(u64::MAX)).unwrap();
         assert!(matches!(again, Begin::Decided(Settlement::Ack)), "{decision:?}");
-        let other = bench.ledger.begin(&name("other"), &name("q2"), &delivery, false, Timestamp(u64::MAX)).unwrap();
+        let other =
+            bench.ledger.begin(&name("other"), &name("q2"), &delivery, false, Timestamp(u64::MAX)).unwrap();
         assert!(matches!(other, Begin::Attempt(_)), "another subscription's delivery of the same message");
     }
 }

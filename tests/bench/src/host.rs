@@ -15,8 +15,8 @@ use brolly_amqp::Amqp;
 use brolly_catalog::Catalog;
 use brolly_core::{
     Accepted, Broker, BrokerDefinition, BrokerError, Brokers, Commit, Consume, Counts, Delivery, Health,
-    Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue, Refusal,
-    Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
+    Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue,
+    Refusal, Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
 use brolly_dispatch::{Dispatch, Handle, Precondition};
 use brolly_embedded::Embedded;

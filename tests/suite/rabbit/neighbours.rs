@@ -161,7 +161,8 @@ async fn the_management_api_tells_what_other_consumers_hold() {
     let channel = connection.create_channel().await.unwrap();
     channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
     let options = BasicConsumeOptions::default();
-    let consumer = channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await.unwrap();
+    let consumer =
+        channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await.unwrap();
     eventually("what the other one holds is counted", PATIENCE, || async {
         let counts = server.get("/queues/q").await["counts"].clone();
         (counts["ready"] == 2 && counts["in_flight"] == 3).then_some(())

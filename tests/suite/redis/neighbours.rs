@@ -125,7 +125,9 @@ async fn of_two_hosts_on_one_list_one_is_killed_and_goes_on_where_it_was() {
 /// is handled by the other one, too: no more than it had in hand, and nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_hosts_on_one_list_one_stays_away_and_nothing_is_lost() {
-    let Some((settled, rejected, in_hand)) = one_of_two_is_killed(Duration::from_secs(5)).await else { return };
+    let Some((settled, rejected, in_hand)) = one_of_two_is_killed(Duration::from_secs(5)).await else {
+        return;
+    };
     eprintln!("{settled} orders were settled by both");
     assert!((0..=in_hand).contains(&settled) && (0..=in_hand).contains(&rejected), "{settled} {rejected}");
 }

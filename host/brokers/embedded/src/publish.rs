@@ -95,7 +95,8 @@ pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), 
         match known(inner, topic, &message.id)? {
             None => {
                 let Routing { queues: routed, filter_errors } = routing;
-                let stored = StoredMessage { message: Arc::new(message), routed, filter_errors, parent: None };
+                let stored =
+                    StoredMessage { message: Arc::new(message), routed, filter_errors, parent: None };
                 stage_new(inner, stored, None, &room, &mut commit)?;
             }
             Some(Known::Stored(seq)) => stage_again(inner, seq, &message, &routing, &room, &mut commit)?,

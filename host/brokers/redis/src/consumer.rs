@@ -300,7 +300,8 @@ impl Inner {
     /// of this one those that are known to have.
     pub(crate) async fn earlier_workers(&self, link: &Link, place: &Place) -> Result<Vec<String>, Error> {
         let mut call = redis::cmd("ZRANGE");
-        let listed: Vec<String> = link.ask(call.arg(format!("{}:workers", place.base)).arg(0).arg(-1)).await?;
+        let listed: Vec<String> =
+            link.ask(call.arg(format!("{}:workers", place.base)).arg(0).arg(-1)).await?;
         let earlier = |worker: &String| worker.starts_with(&self.host) && !worker.starts_with(&self.process);
         let mut workers = self.orphans.lock().remove(&place.queue).unwrap_or_default();
         workers.extend(listed.into_iter().filter(earlier));

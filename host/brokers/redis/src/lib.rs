@@ -245,7 +245,17 @@ impl Inner {
         let worker = format!("{}-{number}", self.process);
         self.register(&link, &place, &worker).await?;
         let hold = Arc::new(Hold::new(prefetch));
-        Ok(Consumer { inner: self.clone(), place, worker, before, hold, inlet, link, bell, began: Instant::now() })
+        Ok(Consumer {
+            inner: self.clone(),
+            place,
+            worker,
+            before,
+            hold,
+            inlet,
+            link,
+            bell,
+            began: Instant::now(),
+        })
     }
 }
 

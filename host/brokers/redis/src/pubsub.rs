@@ -70,7 +70,13 @@ struct Subscriber {
 type Lost = Option<(Timestamp, String)>;
 
 /// Listens until it is told to stop, or the broker is closed.
-pub(crate) async fn listen(inner: &Inner, feed: &Feed, seat: Seat<'_>, listener: Arc<dyn Listener>, stop: Stop) {
+pub(crate) async fn listen(
+    inner: &Inner,
+    feed: &Feed,
+    seat: Seat<'_>,
+    listener: Arc<dyn Listener>,
+    stop: Stop,
+) {
     let subscriber = Subscriber {
         broker: inner.name.clone(),
         dialer: inner.dialer.clone(),
@@ -139,7 +145,8 @@ impl Subscriber {
         let link = self.dialer.dial(Duration::ZERO).await?;
         loop {
             let Some(silent) = self.claim(&link).await? else { return Ok(()) };
-            let heard = Timestamp(self.clock.now().0.saturating_sub(silent.as_millis().try_into().unwrap_or(0)));
+            let heard =
+                Timestamp(self.clock.now().0.saturating_sub(silent.as_millis().try_into().unwrap_or(0)));
             *lost = Some((heard, "the host that listened is gone".to_owned()));
             self.tell(Standing::Standby);
             sleep(self.renewal()).await;
@@ -150,7 +157,8 @@ impl Subscriber {
     async fn claim(&self, link: &Link) -> Result<Option<Duration>, Error> {
         let patience = self.dialer.settings.worker_timeout;
         let mut call = scripts::LISTEN.call(&[&self.seat]);
-        let (mine, left): (bool, i64) = scripts::LISTEN.run(link, call.arg(&self.host).arg(ms(patience))).await?;
+        let (mine, left): (bool, i64) =
+            scripts::LISTEN.run(link, call.arg(&self.host).arg(ms(patience))).await?;
         let left = Duration::from_millis(left.try_into().unwrap_or(0));
         Ok((!mine).then(|| patience.saturating_sub(left)))
     }

@@ -23,8 +23,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use brolly_core::{
-    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Feed, Health, Listener, Message, Moved, Name, NewMessage,
-    Order, Origin, Outgoing, Proposal, Publication, Refusal, Router, Seat, Source, Stop, Thing,
+    Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Feed, Health, Listener, Message,
+    Moved, Name, NewMessage, Order, Origin, Outgoing, Proposal, Publication, Refusal, Router, Seat, Source,
+    Stop, Thing,
 };
 use brolly_store::{Messages, Store};
 use parking_lot::Mutex;

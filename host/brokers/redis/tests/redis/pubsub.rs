@@ -195,8 +195,9 @@ fn a_slow_sink_is_not_read_for_and_what_the_server_throws_away_is_a_gap() {
     let kept = listening.count();
     assert!((16..=sent).contains(&kept), "{kept} of {sent}");
     server.ask::<u64>(&["PUBLISH", "orders", "after"]);
-    listening
-        .until("it goes on", || listening.ear.got.lock().last().is_some_and(|last| &*last.payload == b"after"));
+    listening.until("it goes on", || {
+        listening.ear.got.lock().last().is_some_and(|last| &*last.payload == b"after")
+    });
 }
 
 #[test]
