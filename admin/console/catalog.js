@@ -4,7 +4,7 @@ import { all, call, get } from "./api.js";
 import { now } from "./live.js";
 
 // What a subscription is defined by; the rest of what is answered says what it is doing.
-const SUBSCRIPTION = ["queue", "plugin", "version", "workers", "max_in_flight", "order", "instances", "config",
+const SUBSCRIPTION = ["queue", "plugin", "version", "forward", "workers", "max_in_flight", "order", "instances", "config",
   "limits", "retry", "grants", "paused", "description"];
 
 let read = new Map();

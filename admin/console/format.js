@@ -57,6 +57,9 @@ export const STATE_TONES = { running: "good", paused: "warn", starting: "warn", 
 // A version as short as it is still told apart.
 export const short = (digest) => (digest ? digest.replace("sha256:", "").slice(0, 12) : "–");
 
+// What a subscription does with its messages: a plugin with its version, or the topic that it forwards to.
+export const handler = (one) => (one.forward ? `→ ${one.forward.topic}` : `${one.plugin} ${short(one.version)}`);
+
 export function owner(who) {
   return typeof who === "string" ? who : [who.name, who.email, who.phone].filter(Boolean).join(", ");
 }

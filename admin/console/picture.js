@@ -26,7 +26,7 @@ export function flows(topics, routes, queues, subscriptions) {
 
 function flow(topic, route, queue, subscriptions) {
   const subscription = subscriptions.find((one) => one.queue === queue);
-  const plugin = subscription && { name: subscription.plugin, version: subscription.version };
+  const plugin = subscription?.plugin && { name: subscription.plugin, version: subscription.version };
   return { topic, route, queue, subscription, plugin };
 }
 

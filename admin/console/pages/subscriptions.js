@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { definitions, pause, put, remove, subscriptionDefinition } from "../catalog.js";
 import { announce, facts, h, link, liveTable, place, say } from "../dom.js";
 import { ask, button, confirm, field, lines } from "../form.js";
-import { STATE_TONES, age, bytes, count, moment, rate, short } from "../format.js";
+import { STATE_TONES, age, bytes, count, handler, moment, rate, short } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
 
@@ -30,9 +30,9 @@ function pauseButton(name, state, again) {
 async function list({ root, signal, again }) {
   const filter = h("input", { type: "search", "aria-label": t("filter"), placeholder: t("filter") });
   const table = liveTable([
-    { head: t("subscription"), row: true, sign: (s) => `${s.name} ${s.defined?.plugin} ${s.defined?.version}`, node: (s) => [
+    { head: t("subscription"), row: true, sign: (s) => `${s.name} ${s.defined && handler(s.defined)}`, node: (s) => [
       link(place("subscriptions", s.name), s.name),
-      s.defined && h("span", { class: "below" }, link(place("plugins", s.defined.plugin), `${s.defined.plugin} ${short(s.defined.version)}`))] },
+      s.defined && h("span", { class: "below" }, handledBy(s.defined))] },
     { head: t("state"), text: (s) => t(`state.${s.state}`), tone: (s) => STATE_TONES[s.state] },
     { head: t("actions"), class: "actions", node: (s) => pauseButton(s.name, s.state), sign: (s) => String(s.state === "paused") },
     { head: t("rate"), class: "number", text: (s) => rate(s.rate?.acked) },
@@ -99,11 +99,17 @@ async function detail({ root, title, signal, again }, name) {
   }, signal);
 }
 
+function handledBy(one) {
+  return link(one.forward ? place("topics", "topic", one.forward.topic) : place("plugins", one.plugin), handler(one));
+}
+
 function definition(shown) {
   return facts([
     [t("description"), shown.description], [t("queue"), link(place("queues", shown.queue), shown.queue)],
-    [t("plugin"), link(place("plugins", shown.plugin), shown.plugin)],
-    [t("version"), h("code", { title: shown.version }, short(shown.version))],
+    ...(shown.forward ? [[t("forward"), handledBy(shown)]] : [
+      [t("plugin"), link(place("plugins", shown.plugin), shown.plugin)],
+      [t("version"), h("code", { title: shown.version }, short(shown.version))],
+    ]),
     [t("workers"), count(shown.workers)], [t("max_in_flight"), count(shown.max_in_flight)],
     [t("order"), t(`order.${shown.order}`)], [t("instances"), t(`instances.${shown.instances}`)],
     [t("retry"), t("retry_text", { n: shown.retry.max_attempts, first: count(shown.retry.initial_delay_ms), last: count(shown.retry.max_delay_ms) })],
@@ -129,7 +135,7 @@ function edit(shown, plugin, again) {
   ask({
     title: t("edit_name", { name: shown.name }),
     fields: [
-      field({ name: "version", label: t("version"), kind: "select", value: old.version, options: versionOptions(plugin) }),
+      ...(old.forward ? [] : [field({ name: "version", label: t("version"), kind: "select", value: old.version, options: versionOptions(plugin) })]),
       number("workers", t("workers"), old.workers, { min: 1, max: 256 }),
       number("max_in_flight", t("max_in_flight"), old.max_in_flight, { min: 1, max: 10_000 }),
       field({ name: "order", label: t("order"), kind: "select", value: old.order, options: ["none", "key"].map((word) => [word, t(`order.${word}`)]) }),

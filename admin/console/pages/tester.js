@@ -4,7 +4,7 @@ import { call } from "../api.js";
 import { definitions, wayOf } from "../catalog.js";
 import { h, link, liveTable, place } from "../dom.js";
 import { field, lines } from "../form.js";
-import { short } from "../format.js";
+import { handler } from "../format.js";
 import { t } from "../text/text.js";
 
 const TONES = { matches: "good", "filter-fails": "bad", "key-differs": "", "filtered-out": "" };
@@ -59,7 +59,7 @@ function results() {
     { head: t("why"), class: "prose mono", text: why },
     { head: t("queue"), node: (one) => link(place("queues", one.queue), one.queue) },
     { head: t("taken_by"), node: (one) => (one.taker
-      ? link(place("subscriptions", one.taker.name), `${one.taker.name} – ${one.taker.plugin} ${short(one.taker.version)}`)
+      ? link(place("subscriptions", one.taker.name), `${one.taker.name} – ${handler(one.taker)}`)
       : t("nobody")) },
   ], { key: (one) => one.route, label: t("tester"), empty: t("no_routes") });
 }

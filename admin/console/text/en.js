@@ -81,6 +81,7 @@ export const TEXTS = {
   "first": "First",
   "first_ones": "These are the {n} oldest; there are more.",
   "for": "For",
+  "forward": "Forwards to",
   "free_queues_hint": "Queues that nobody takes from yet.",
   "given_up": "Given up",
   "goes_nowhere": "It would go to no queue.",

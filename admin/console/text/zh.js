@@ -81,6 +81,7 @@ export const TEXTS = {
   "first": "最早",
   "first_ones": "仅显示最早的 {n} 条，还有更多。",
   "for": "持续",
+  "forward": "转发到",
   "free_queues_hint": "尚无订阅的队列。",
   "given_up": "放弃时间",
   "goes_nowhere": "不会进入任何队列。",

@@ -3,13 +3,13 @@
 
 use std::{
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
 use brolly_catalog::Catalog;
 use brolly_core::{Call, Effects, Handled, Handler, Moved, Name, Outcome, Refusal, Verdict};
 use brolly_ledger::Ledger;
+use tokio::time::sleep;
 
 use crate::{Error, brokers::Fleet, worker::passes};
 
@@ -37,7 +37,7 @@ impl Handler for Forwarder {
                 Verdict::Outcome(Outcome::Reject { reason })
             }
             Err(error) => {
-                thread::sleep(PAUSE);
+                self.runtime.block_on(sleep(PAUSE));
                 Verdict::Unavailable(format!("not moved to the topic {}: {error}", self.topic))
             }
         };

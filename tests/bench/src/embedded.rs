@@ -191,7 +191,7 @@ fn rows_of(round: usize, i: usize) -> Rows {
 /// Bytes of the rows beyond what varies: see the test.
 const MESSAGE_ROW: usize = 36;
 const QUEUE_ROW: usize = 15;
-const DELIVERY_ROW: usize = 54;
+const DELIVERY_ROW: usize = 66;
 const STATE_ROW: usize = 68;
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ const GLANCE: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_millis(5);
 /// The most dead letters that are handed out and not settled.
 const DEAD_PREFETCH: u16 = 32;
+/// Who may ask at once how many messages are unsettled; further ones wait.
+const ASKING: usize = 16;
 /// Copies that are sent at once.
 const RETRIES: usize = 256;
 /// How long copies that could not be sent wait.
@@ -86,7 +88,7 @@ struct Way {
     channel: Channel,
     prefetch: u16,
     /// Whoever wants to know when all that the server has handed out by now has arrived.
-    asking: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    asking: mpsc::Sender<oneshot::Sender<()>>,
     acks: Mutex<Acks>,
     dead: bool,
 }
@@ -94,7 +96,7 @@ struct Way {
 /// What comes by one channel.
 struct Arrivals {
     consumer: Consumer,
-    asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    asked: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 struct Retry {
@@ -186,7 +188,7 @@ impl Way {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await?;
-        let (asking, asked) = mpsc::unbounded_channel();
+        let (asking, asked) = mpsc::channel(ASKING);
         Ok((Self { channel, prefetch, asking, acks: Mutex::default(), dead }, Arrivals { consumer, asked }))
     }
 
@@ -256,12 +258,13 @@ impl Line {
     /// Waits until everything that the server has handed out by now is counted as unsettled, or for a
     /// while: what travels is counted by nobody.
     pub(crate) async fn catch_up(&self) {
-        let asking = self.ways.iter().filter_map(|way| {
+        let asking = self.ways.iter().map(async |way| {
             let (answer, answered) = oneshot::channel();
-            way.asking.send(answer).ok()?;
-            Some(answered)
+            // One that has ended drops the question.
+            if way.asking.send(answer).await.is_ok() {
+                let _ = answered.await;
+            }
         });
-        // One that has ended drops the question.
         let _ = tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await;
     }
 

@@ -207,8 +207,17 @@ impl Wanted {
             {
                 value.insert("version".to_owned(), known.digest.to_string().into());
             }
-            wanted.plugin_names.insert(plugin);
-            wanted.add(Kind::Subscription, name, value.into(), Subscription::check, &mut mistakes);
+            if !plugin.is_empty() {
+                wanted.plugin_names.insert(plugin);
+            }
+            let check = |wanted: &Subscription| match wanted.check() {
+                Err(refusal) if wanted.plugin.is_some() && wanted.version.is_none() => Err(Refusal {
+                    detail: format!("{}, or the plugin's file under plugins", refusal.detail),
+                    ..refusal
+                }),
+                checked => checked,
+            };
+            wanted.add(Kind::Subscription, name, value.into(), check, &mut mistakes);
         }
         if mistakes.is_empty() { Ok(wanted) } else { Err(mistakes) }
     }
@@ -250,9 +259,6 @@ fn checked_name(name: &str) -> Result<(), String> {
 
 fn explained(kind: Kind, error: &serde_json::Error) -> String {
     let why = error.to_string();
-    if why.starts_with("missing field `version`") {
-        return format!("{why}; give a version, or the plugin's file under plugins");
-    }
     if why.starts_with("unknown field") {
         return format!("{why}; a name with dots is quoted in TOML: [{}.\"a.b\"]", kind.plural());
     }
@@ -368,7 +374,7 @@ mod tests {
             "quoted in TOML",
             "queues.q: retention.max_messages is 0",
             "routes.no route: the name",
-            "subscriptions.s: missing field `version`",
+            "subscriptions.s: there is plugin and no version; give the digest of the version, or the plugin's file",
             "plugins.gone: ",
         ] {
             assert!(mistakes.contains(expected), "{expected:?} is not in:\n{mistakes}");
