@@ -170,7 +170,7 @@ impl Handle {
     /// One definition.
     ///
     /// # Errors
-    /// [`Code::NotFound`].
+    /// [`brolly_core::Code::NotFound`].
     pub fn get<T: Definition>(&self, name: &Name) -> Result<Entry<T>, Error> {
         let snapshot = self.catalog().snapshot();
         let entry = T::map(&snapshot).get(name).cloned();
@@ -283,7 +283,7 @@ impl Handle {
     /// Pauses or resumes a subscription; stored, so that it survives a restart.
     ///
     /// # Errors
-    /// [`Code::NotFound`].
+    /// [`brolly_core::Code::NotFound`].
     pub async fn set_paused(&self, name: &Name, paused: bool) -> Result<Entry<Subscription>, Error> {
         let put = self.catalog().update(
             name,
@@ -301,7 +301,7 @@ impl Handle {
     /// history of a subscription stay.
     ///
     /// # Errors
-    /// [`Code::NotFound`], [`Code::InUse`], [`Code::Changed`].
+    /// [`brolly_core::Code::NotFound`], [`brolly_core::Code::InUse`], [`brolly_core::Code::Changed`].
     pub async fn delete<T: Definition>(&self, name: &Name, only_if: Precondition) -> Result<(), Error> {
         self.catalog().delete::<T>(name, only_if, self.author()).await?;
         self.configure_brokers().await
@@ -321,7 +321,7 @@ impl Handle {
     /// Publishes messages: all of them, durably, or none if one is refused.
     ///
     /// # Errors
-    /// [`Code::NotFound`] for the topic; what the broker refuses.
+    /// [`brolly_core::Code::NotFound`] for the topic; what the broker refuses.
     pub async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, Error> {
         let broker = self.parts().brokers.get(&self.get::<Topic>(topic)?.value.broker)?;
         Ok(broker.publish(topic, messages).await?)
@@ -330,7 +330,7 @@ impl Handle {
     /// What a subscription is doing.
     ///
     /// # Errors
-    /// [`Code::NotFound`].
+    /// [`brolly_core::Code::NotFound`].
     pub fn status(&self, name: &Name) -> Result<Status, Error> {
         let board = self.boards().read().get(name).cloned();
         match board {
@@ -359,7 +359,7 @@ impl Handle {
     /// A plugin's state, in the order of keys.
     ///
     /// # Errors
-    /// [`Code::NotFound`]; a failing store.
+    /// [`brolly_core::Code::NotFound`]; a failing store.
     pub async fn state(
         &self,
         subscription: &Name,
@@ -417,7 +417,7 @@ impl Handle {
     /// Checks, compiles and keeps a plugin version. Uploading the same bytes again changes nothing.
     ///
     /// # Errors
-    /// [`Code::InvalidPlugin`] and what the catalog refuses.
+    /// [`brolly_core::Code::InvalidPlugin`] and what the catalog refuses.
     pub async fn upload(&self, plugin: &Name, wasm: Vec<u8>) -> Result<Uploaded, Error> {
         let plugins = self.parts().plugins.clone();
         let (admission, wasm) =
@@ -440,7 +440,7 @@ impl Handle {
     /// Removes a plugin version that no subscription uses.
     ///
     /// # Errors
-    /// [`Code::NotFound`], [`Code::InUse`].
+    /// [`brolly_core::Code::NotFound`], [`brolly_core::Code::InUse`].
     pub async fn remove_version(&self, plugin: &Name, digest: &Digest) -> Result<(), Error> {
         Ok(self.catalog().remove_version(plugin, digest, self.author()).await?)
     }
@@ -454,7 +454,7 @@ impl Handle {
     /// Makes a token and answers with it, for the only time.
     ///
     /// # Errors
-    /// [`Code::Changed`] when the name is taken.
+    /// [`brolly_core::Code::Changed`] when the name is taken.
     pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
         Ok(self.catalog().create_token(name, role, self.author()).await?)
     }
