@@ -52,6 +52,8 @@ pub(crate) struct Ear {
     handle: Handle,
     status: Mutex<FeedStatus>,
     remembered: Mutex<Timestamp>,
+    /// When each message came that is not durable yet, by its number.
+    waiting: Mutex<BTreeMap<u64, Timestamp>>,
 }
 
 /// An ear for each topic that has a feed.
@@ -105,7 +107,10 @@ async fn run(handle: Handle, topic: Name, feed: Feed, stop: CancellationToken) {
                 let listening = broker.listen(&feed, seat, ear.clone(), Box::pin(told));
                 tokio::select! {
                     listened = listening => listened.err().map(Error::from),
-                    () = overdue(&stop) => None,
+                    () = overdue(&stop) => {
+                        ear.drop_waiting();
+                        None
+                    }
                 }
             }
             Err(error) => Some(error),
@@ -135,6 +140,7 @@ impl Ear {
             handle: handle.clone(),
             status: Mutex::new(FeedStatus { standing, since, heard }),
             remembered: Mutex::new(Timestamp(0)),
+            waiting: Mutex::default(),
         })
     }
 
@@ -146,20 +152,20 @@ impl Ear {
         &self.handle.parts().ledger
     }
 
-    fn remember(&self) {
-        let heard = self.status.lock().heard.clone();
-        *self.remembered.lock() = self.clock().now();
-        if let Err(error) = self.ledger().remember(&self.topic, &heard) {
-            tracing::error!(topic = %self.topic, %error, "what is remembered of a feed cannot be written");
+    /// Whether something waits, and since when: a crash would lose it, so nothing after it counts as heard.
+    fn oldest(&self) -> Option<Timestamp> {
+        self.waiting.lock().values().next().copied()
+    }
+
+    /// What could not be made durable before the end is a gap.
+    fn drop_waiting(&self) {
+        if let Some(from) = self.oldest() {
+            let reason = "what was heard could not be written before the feed was stopped".to_owned();
+            self.missed(Gap { from, to: self.clock().now(), reason });
         }
     }
-}
 
-#[async_trait]
-impl Listener for Ear {
-    /// Tries for as long as it takes: nobody else has the message. What breaks a limit of messages can
-    /// never be kept, and is a gap.
-    async fn hear(&self, message: NewMessage) {
+    async fn keep(&self, message: NewMessage) {
         loop {
             match self.handle.publish(&self.topic, vec![message.clone()]).await {
                 Ok(_) => return,
@@ -178,11 +184,35 @@ impl Listener for Ear {
         }
     }
 
+    fn remember(&self) {
+        let heard = self.status.lock().heard.clone();
+        *self.remembered.lock() = self.clock().now();
+        if let Err(error) = self.ledger().remember(&self.topic, &heard) {
+            tracing::error!(topic = %self.topic, %error, "what is remembered of a feed cannot be written");
+        }
+    }
+}
+
+#[async_trait]
+impl Listener for Ear {
+    /// Tries for as long as it takes: nobody else has the message. What breaks a limit of messages can
+    /// never be kept, and is a gap.
+    async fn hear(&self, message: NewMessage) {
+        let number = {
+            let mut waiting = self.waiting.lock();
+            let number = waiting.keys().next_back().map_or(0, |last| last + 1);
+            waiting.insert(number, self.clock().now());
+            number
+        };
+        self.keep(message).await;
+        self.waiting.lock().remove(&number);
+    }
+
     fn stands(&self, standing: Standing) {
         let now = self.clock().now();
         let mut status = self.status.lock();
         if standing == Standing::Listening {
-            status.heard.at = Some(now);
+            status.heard.at = Some(self.oldest().unwrap_or(now));
         }
         let changed = status.standing != standing;
         if changed {
