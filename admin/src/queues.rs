@@ -137,7 +137,7 @@ async fn put_queue(
     headers: HeaderMap,
     Defined(value): Defined<Queue>,
 ) -> Result<Response, Problem> {
-    let put = definitions::put(&handle, &name, value, &headers).await?;
+    let put = handle.put_queue(&name, value, etag::precondition(&headers)?).await?;
     let queue = LiveQueue::new(&admin, &name, &put.entry, consumers(&admin).get(&name)).await?;
     Ok(definitions::answer(&put, queue))
 }

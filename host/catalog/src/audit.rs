@@ -27,6 +27,8 @@ pub enum Action {
     Replay,
     /// Dead letters were deleted.
     Discard,
+    /// An alert was seen by somebody.
+    Acknowledge,
 }
 
 /// One change.
