@@ -100,6 +100,10 @@ fn add_problems(operation: &mut Operation) {
     if operation.security.is_none() {
         add("401", "unauthorized: no token, or one that is not known");
         add("403", "forbidden: the token's role does not allow it");
+        add(
+            "429",
+            "too-many-attempts: wrong tokens came from this address; Retry-After says how long to wait",
+        );
     }
 }
 

@@ -12,5 +12,6 @@ mod plugins;
 mod publishing;
 mod serving;
 mod session;
+mod tls;
 mod watching;
 mod wrong;

@@ -17,5 +17,7 @@ mod redis;
 mod servers;
 mod story;
 mod swap;
+mod telemetry;
+mod tls;
 mod watching;
 mod wrong_requests;
