@@ -11,6 +11,7 @@ mod guide;
 mod handlers;
 mod hostile;
 mod house_rules;
+mod openapi;
 mod orders;
 mod rabbit;
 mod redis;
