@@ -35,11 +35,12 @@ async fn furnish(server: &Server) {
     server.put("/queues/old", json!({})).await;
     let moves = json!({"queue": "old", "forward": {"topic": "t"}, "workers": 1});
     server.put("/subscriptions/moves", moves).await;
-    let unfit = json!({"topic": "t", "queue": "old", "filter": "payload.missing > 1"});
+    let unfit = json!({"topic": "0", "queue": "old", "filter": "payload.missing > 1"});
     server.put("/routes/0", unfit).await;
     let line = |at: u32| {
         json!({"id": at.to_string(), "key": "0", "headers": {"a": "b"}, "payload": at}).to_string() + "\n"
     };
+    server.bulk("0", line(9)).await.unwrap().ok();
     server.bulk("t", (0..5).map(line).collect()).await.unwrap().ok();
     server.idle(&["0", "counts", "echoes"]).await;
     eventually("there is something of everything", PATIENCE, || async {
