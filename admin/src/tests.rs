@@ -13,5 +13,6 @@ mod plugins;
 mod publishing;
 mod serving;
 mod session;
+mod tls;
 mod watching;
 mod wrong;

@@ -19,7 +19,7 @@ use brolly_core::{
     Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue,
     Refusal, Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
-use brolly_dispatch::{Dispatch, Handle, Precondition, Rooms};
+use brolly_dispatch::{Dispatch, Handle, Precondition, Rooms, TraceContext};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
 use brolly_remote::Remote;
@@ -169,7 +169,10 @@ impl Host {
 
     /// Publishes messages to `orders.paid`, and comes back when they are durable.
     pub async fn publish(&self, messages: Vec<NewMessage>) -> anyhow::Result<()> {
-        self.handle.publish(&Name::new("orders.paid")?, messages).await.context("publishing")?;
+        self.handle
+            .publish(&Name::new("orders.paid")?, messages, &TraceContext::new())
+            .await
+            .context("publishing")?;
         Ok(())
     }
 }
@@ -197,6 +200,10 @@ impl Broker for Watched {
 
     async fn close(&self) {
         self.broker.close().await;
+    }
+
+    fn system(&self) -> &'static str {
+        self.broker.system()
     }
 
     fn health(&self) -> Health {
