@@ -38,6 +38,7 @@ const FILES: &[File] = files![
     "main.js",
     "pages/audit.js",
     "pages/dead_letters.js",
+    "pages/letter.js",
     "pages/messages.js",
     "pages/overview.js",
     "pages/plugins.js",

@@ -15,6 +15,7 @@ mod cloudevents;
 mod console;
 mod dead_letters;
 mod definitions;
+mod desk;
 mod etag;
 mod events;
 mod explain;

@@ -8,6 +8,7 @@ mod desk;
 mod events;
 mod house;
 mod limits;
+mod mending;
 mod plugins;
 mod publishing;
 mod serving;

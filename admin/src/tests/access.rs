@@ -55,6 +55,9 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/replay", Some(CHANGE)),
     ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/replay", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}", Some(READ)),
+    ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/edit", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/try", Some(CHANGE)),
     ("GET", "/api/v1/messages", Some(READ)),
     ("GET", "/api/v1/messages/{id}", Some(READ)),
     ("GET", "/api/v1/queues/{queue}/messages", Some(READ)),
@@ -204,6 +207,10 @@ async fn what_is_answered_is_what_is_described() {
         ("/api/v1/subscriptions/{subscription}/state", "/api/v1/subscriptions/s/state"),
         ("/api/v1/subscriptions/{subscription}/captures", "/api/v1/subscriptions/s/captures"),
         ("/api/v1/subscriptions/{subscription}/dead-letters", "/api/v1/subscriptions/s/dead-letters"),
+        (
+            "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}",
+            "/api/v1/subscriptions/s/dead-letters/m",
+        ),
         ("/api/v1/messages", "/api/v1/messages"),
         ("/api/v1/messages/{id}", "/api/v1/messages/m"),
         (

@@ -27,6 +27,8 @@ pub enum Action {
     Replay,
     /// Dead letters were deleted.
     Discard,
+    /// An edited copy of a dead letter was sent to its queue, in its place.
+    Edit,
 }
 
 /// One change.

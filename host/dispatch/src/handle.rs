@@ -10,7 +10,7 @@ use brolly_core::{
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -62,6 +62,7 @@ impl Dispatch {
             boards: RwLock::default(),
             router: Mutex::default(),
             tallying: Mutex::default(),
+            trials: Semaphore::new(Handle::TRIALS),
             ears: feeds::Ears::default(),
         };
         Self { handle: Handle { inner: Arc::new(inner), author: None } }
@@ -108,6 +109,8 @@ struct Inner {
     router: Mutex<Arc<Router>>,
     /// Held by the one call that counts deliveries.
     tallying: Mutex<()>,
+    /// Room for trials of dead letters.
+    trials: Semaphore,
     ears: feeds::Ears,
 }
 
@@ -161,6 +164,10 @@ impl Handle {
 
     pub(crate) fn tallying(&self) -> &Mutex<()> {
         &self.inner.tallying
+    }
+
+    pub(crate) fn trials(&self) -> &Semaphore {
+        &self.inner.trials
     }
 
     pub(crate) fn boards(&self) -> &RwLock<HashMap<Name, Arc<Board>>> {

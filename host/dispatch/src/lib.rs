@@ -9,6 +9,7 @@ mod brokers;
 mod captures;
 mod controller;
 mod dead_letters;
+mod desk;
 mod error;
 mod feeds;
 mod forward;
@@ -34,6 +35,7 @@ pub use brolly_ledger::{
 };
 
 pub use dead_letters::{DeskResult, Selection};
+pub use desk::{Edit, Letter, Trial};
 pub use error::Error;
 pub use feeds::FeedStatus;
 pub use handle::{Config, Dispatch, Handle, Page, Uploaded};
