@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name};
-use brolly_dispatch::Role;
+use brolly_dispatch::{Rights, Role};
 
 use crate::{Admin, BASE, problem::Problem, session};
 
@@ -17,7 +17,7 @@ pub(crate) struct Caller {
     /// The token's name.
     pub name: Name,
     /// What it allows.
-    pub role: Role,
+    pub rights: Rights,
     /// What proves that a change made in a session was asked for by our own page; none for whoever
     /// brings the token itself.
     pub csrf: Option<String>,
@@ -70,8 +70,8 @@ fn caller(admin: &Admin, request: &Request, needed: Role) -> Result<Caller, Prob
             Problem::refused(Code::Unauthorized, detail)
         })?,
     };
-    if caller.role < needed {
-        let (name, role) = (&caller.name, word(caller.role));
+    if caller.rights.role < needed {
+        let (name, role) = (&caller.name, word(caller.rights.role));
         let detail = format!("the token {name} has the role {role}; this needs {}", word(needed));
         return Err(Problem::refused(Code::Forbidden, detail));
     }
@@ -87,10 +87,10 @@ fn bearer(admin: &Admin, value: &HeaderValue) -> Result<Caller, Problem> {
     let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
         return Err(unauthorized("the header Authorization is not of the form Bearer TOKEN"));
     };
-    let Some((name, role)) = admin.handle.authenticate(token.trim()) else {
+    let Some((name, rights)) = admin.handle.authenticate(token.trim()) else {
         return Err(unauthorized("the token is not known; it may have been deleted"));
     };
-    Ok(Caller { name, role, csrf: None })
+    Ok(Caller { name, rights, csrf: None })
 }
 
 /// The word for a role.

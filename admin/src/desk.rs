@@ -13,13 +13,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Admin,
-    body,
+    Admin, body,
     dead_letters::{self, Done, Letter},
     extract::{By, Path, Query},
     messages::{AttemptBody, MessageBody, Reference},
     problem::Problem,
-    value::{self, Encoding},
+    sight::{Seen, Sight},
+    value::Encoding,
 };
 
 /// A dead letter with its message and every attempt.
@@ -29,7 +29,8 @@ struct WholeLetter {
     letter: Letter,
     /// The message.
     message: MessageBody,
-    /// The payload as it is written, to the byte, for whoever wants to edit it; null where it is no UTF-8.
+    /// The payload as it is written, to the byte, for whoever wants to edit it; null where it is no UTF-8, and
+    /// where not all of it may be seen.
     payload_text: Option<String>,
     /// Oldest first.
     attempts_made: Vec<AttemptBody>,
@@ -128,7 +129,7 @@ struct TrialBody {
 struct Written {
     /// The key.
     key: String,
-    /// The value, as in `encoding`; null where the key is deleted.
+    /// The value, as in `encoding`; null where it is hidden, or the key is deleted.
     #[schema(value_type = Option<serde_json::Value>)]
     value: Option<Box<RawValue>>,
     /// What the value is; null where the key is deleted.
@@ -153,10 +154,12 @@ struct WouldPublish {
     payload: Box<RawValue>,
     /// What the payload is.
     payload_encoding: Encoding,
+    /// Whether values that its topic masks are shown as `***`.
+    payload_masked: bool,
 }
 
 impl TrialBody {
-    fn new(trial: Trial) -> Result<Self, Problem> {
+    fn new(trial: Trial, sight: Sight, admin: &Admin) -> Result<Self, Problem> {
         let Trial { version, message, handled } = trial;
         let (outcome, reason, delay) = match handled.verdict {
             Verdict::Outcome(Outcome::Ack) => ("ack", None, None),
@@ -166,19 +169,22 @@ impl TrialBody {
             Verdict::Unavailable(reason) => ("unavailable", Some(reason), None),
         };
         let state = handled.effects.state.into_iter().map(|(key, value)| {
-            let (value, encoding) = value.map(|value| value::shown(&value)).transpose()?.unzip();
+            let seen = value.map(|value| sight.show(&value, &[])).transpose()?;
+            let (value, encoding) = seen.map(|seen| (seen.value, seen.encoding)).unzip();
             Ok(Written { key, value, encoding })
         });
         let published = handled.effects.publish.into_iter().map(|outgoing| {
-            let (payload, payload_encoding) = value::shown(&outgoing.message.payload)?;
+            let mask = admin.handle.masks(&outgoing.topic, []);
+            let Seen { value, encoding, masked } = sight.show(&outgoing.message.payload, &mask)?;
             Ok(WouldPublish {
                 topic: outgoing.topic.to_string(),
                 id: outgoing.message.id,
                 key: outgoing.message.key,
                 content_type: outgoing.message.content_type,
                 headers: outgoing.message.headers,
-                payload,
-                payload_encoding,
+                payload: value,
+                payload_encoding: encoding,
+                payload_masked: masked,
             })
         });
         Ok(Self {
@@ -225,14 +231,17 @@ pub(crate) fn router() -> OpenApiRouter<Admin> {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn get_dead_letter(
     State(admin): State<Admin>,
+    sight: Sight,
     Path((subscription, id)): Path<(String, String)>,
     Query(query): Query<InTopic>,
 ) -> Result<Json<WholeLetter>, Problem> {
     let found = admin.handle.letter(&Name::new(&subscription)?, &id, query.name()?).await?;
+    let mask = admin.handle.masks(&found.message.topic, [&found.queue]);
+    let text = std::str::from_utf8(&found.message.payload).ok().filter(|_| sight.is_whole(&mask));
     Ok(Json(WholeLetter {
         letter: found.letter.into(),
-        message: MessageBody::new(&found.message)?,
-        payload_text: std::str::from_utf8(&found.message.payload).ok().map(str::to_owned),
+        message: MessageBody::new(&found.message, sight, &mask)?,
+        payload_text: text.map(str::to_owned),
         replays: found.delivery.replays,
         attempts_made: found.delivery.attempts.into_iter().map(AttemptBody::from).collect(),
     }))
@@ -254,7 +263,8 @@ async fn delete_dead_letter(
 
 /// Sends an edited copy of a dead letter to its queue, in its place. The copy has an id of its own, which
 /// begins with that of the original, and the header `brolly-edited-from` with the id of the original; it
-/// does not expire. The history of both leads from one to the other.
+/// does not expire. The history of both leads from one to the other. Who may not see the whole payload can
+/// edit everything else.
 #[utoipa::path(post, path = "/subscriptions/{subscription}/dead-letters/{message_id}/edit", tag = "dead letters",
     request_body = Changes,
     params(("subscription" = String, Path), ("message_id" = String, Path), InTopic),
@@ -265,12 +275,19 @@ async fn delete_dead_letter(
         (status = 413, body = Problem, content_type = "application/problem+json", description = "too-large")))]
 async fn replay_edited(
     By(handle): By,
+    sight: Sight,
     Path((subscription, id)): Path<(String, String)>,
     Query(query): Query<InTopic>,
     body::WithPayload(changes): body::WithPayload<Changes>,
 ) -> Result<Json<Edited>, Problem> {
-    let subscription = Name::new(&subscription)?;
-    let copy = handle.replay_edited(&subscription, &id, query.name()?, changes.edit()?).await?;
+    let (subscription, topic) = (Name::new(&subscription)?, query.name()?);
+    let edit = changes.edit()?;
+    if edit.payload.is_some() {
+        let letter = handle.letter(&subscription, &id, topic.clone()).await?;
+        let mask = handle.masks(&letter.message.topic, [&letter.queue]);
+        sight.must_be_whole(&mask, "this would put another payload in the place of one that is not shown")?;
+    }
+    let copy = handle.replay_edited(&subscription, &id, topic, edit).await?;
     let topic = copy.topic.to_string();
     let edited_from = Reference { topic: topic.clone(), id };
     Ok(Json(Edited { id: copy.id.clone(), topic, edited_from }))
@@ -294,6 +311,7 @@ async fn replay_edited(
             description = "unavailable: as many trials run as may")))]
 async fn try_dead_letter(
     State(admin): State<Admin>,
+    sight: Sight,
     Path((subscription, id)): Path<(String, String)>,
     Query(query): Query<InTopic>,
     body::WithPayload(wanted): body::WithPayload<Attempted>,
@@ -301,5 +319,5 @@ async fn try_dead_letter(
     let (subscription, topic) = (Name::new(&subscription)?, query.name()?);
     let edit = wanted.changes.unwrap_or_default().edit()?;
     let trial = admin.handle.try_letter(&subscription, &id, topic, wanted.version, edit).await?;
-    Ok(Json(TrialBody::new(trial)?))
+    Ok(Json(TrialBody::new(trial, sight, &admin)?))
 }

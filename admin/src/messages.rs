@@ -15,7 +15,8 @@ use crate::{
     extract::{Path, Query},
     page::{self, Items},
     problem::Problem,
-    value::{self, Encoding},
+    sight::{Seen, Sight},
+    value::Encoding,
 };
 
 /// Topic and id of a message.
@@ -61,16 +62,19 @@ pub(crate) struct MessageBody {
     expires_at_ms: Option<u64>,
     /// Bytes of the payload.
     size_bytes: u64,
-    /// The payload: JSON where it is JSON, else a string where it is UTF-8, else `{"base64": "…"}`.
+    /// The payload: JSON where it is JSON, else a string where it is UTF-8, else `{"base64": "…"}`; null
+    /// where it is hidden.
     #[schema(value_type = serde_json::Value)]
     payload: Box<RawValue>,
     /// Which of these it is.
     payload_encoding: Encoding,
+    /// Whether values that its topic or queue masks are shown as `***`.
+    payload_masked: bool,
 }
 
 impl MessageBody {
-    pub(crate) fn new(message: &Message) -> Result<Self, Problem> {
-        let (payload, payload_encoding) = value::shown(&message.payload)?;
+    pub(crate) fn new(message: &Message, sight: Sight, mask: &[String]) -> Result<Self, Problem> {
+        let Seen { value, encoding, masked } = sight.show(&message.payload, mask)?;
         Ok(Self {
             id: message.id.clone(),
             topic: message.topic.to_string(),
@@ -80,8 +84,9 @@ impl MessageBody {
             published_at_ms: message.published_at.0,
             expires_at_ms: message.expires_at.map(|at| at.0),
             size_bytes: message.payload.len() as u64,
-            payload,
-            payload_encoding,
+            payload: value,
+            payload_encoding: encoding,
+            payload_masked: masked,
         })
     }
 }
@@ -192,7 +197,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(history: History) -> Result<Self, Problem> {
+    fn new(history: History, sight: Sight, mask: &[String]) -> Result<Self, Problem> {
         let filter_errors = history
             .stored
             .filter_errors
@@ -200,7 +205,7 @@ impl Story {
             .map(|(route, reason)| FilterError { route: route.to_string(), reason: reason.clone() });
         Ok(Self {
             message: RoutedMessage {
-                message: MessageBody::new(&history.stored.message)?,
+                message: MessageBody::new(&history.stored.message, sight, mask)?,
                 queues: history.stored.routed.iter().map(ToString::to_string).collect(),
                 filter_errors: filter_errors.collect(),
                 parent: history.parent.map(Reference::from),
@@ -239,12 +244,16 @@ struct InTopic {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn get_message(
     State(admin): State<Admin>,
+    sight: Sight,
     Path(id): Path<String>,
     Query(query): Query<InTopic>,
 ) -> Result<Json<Story>, Problem> {
     let topic = query.topic.as_deref().map(Name::new).transpose()?;
     match admin.handle.history(id.clone(), topic).await? {
-        Some(history) => Ok(Json(Story::new(history)?)),
+        Some(history) => {
+            let mask = admin.handle.masks(&history.stored.message.topic, &history.stored.routed);
+            Ok(Json(Story::new(history, sight, &mask)?))
+        }
         None => {
             let place = query.topic.map(|topic| format!(" in the topic {topic}")).unwrap_or_default();
             let detail =

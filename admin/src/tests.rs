@@ -9,6 +9,7 @@ mod events;
 mod house;
 mod limits;
 mod mending;
+mod payloads;
 mod plugins;
 mod publishing;
 mod serving;

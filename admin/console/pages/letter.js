@@ -99,7 +99,8 @@ function mend({ base, inTopic, shown, defined, plugin, back }) {
 
 // What came of a trial.
 function trial(one) {
-  const written = one.state.map((entry) => [entry.key, entry.encoding === null ? t("deleted_key") : h("pre", {}, json(entry.value))]);
+  const value = (entry) => (entry.encoding === "hidden" ? t("payload_hidden") : h("pre", {}, json(entry.value)));
+  const written = one.state.map((entry) => [entry.key, entry.encoding === null ? t("deleted_key") : value(entry)]);
   const published = one.published.map((child) => h("li", {}, h("b", {}, `${child.topic} / ${child.id ?? "–"}`), child.key && ` (${t("key")}: ${child.key})`,
     payload(child)));
   const logs = one.logs.map((line) => h("li", { class: line.level }, h("b", {}, line.level), " ", line.text));

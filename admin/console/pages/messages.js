@@ -93,7 +93,13 @@ async function story({ root, title, query }, id) {
 const letterPath = (subscription, message) =>
   `${place("dead-letters", subscription, message.id)}?topic=${encodeURIComponent(message.topic)}`;
 
+// A payload as far as it may be seen; that something is hidden is said.
 export function payload(message) {
+  if (message.payload_encoding === "hidden") return h("p", { class: "panel" }, t("payload_hidden"));
+  return [message.payload_masked && h("p", { class: "hint" }, t("payload_masked")), shownPayload(message)];
+}
+
+function shownPayload(message) {
   return h("pre", { class: "payload", tabindex: "0", "aria-label": t("payload") }, json(message.payload));
 }
 

@@ -48,7 +48,8 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("POST", "/api/v1/subscriptions/{subscription}/resume", Some(CHANGE)),
     ("GET", "/api/v1/subscriptions/{subscription}/forward", Some(READ)),
     ("GET", "/api/v1/subscriptions/{subscription}/state", Some(READ)),
-    ("GET", "/api/v1/subscriptions/{subscription}/captures", Some(READ)),
+    // Not the role but the right `payloads`, which viewers have not by default.
+    ("GET", "/api/v1/subscriptions/{subscription}/captures", Some(CHANGE)),
     ("PUT", "/api/v1/subscriptions/{subscription}/recording", Some(CHANGE)),
     ("GET", "/api/v1/subscriptions/{subscription}/dead-letters", Some(READ)),
     ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters", Some(CHANGE)),
@@ -311,7 +312,7 @@ async fn tokens_are_shown_once_and_can_be_revoked() {
     };
     assert_eq!(
         whoami(secret.clone()).await.expect(200).json(),
-        json!({"name": "ci", "role": "operator", "csrf_token": null})
+        json!({"name": "ci", "role": "operator", "payloads": true, "unmasked": false, "csrf_token": null})
     );
 
     let list = house.get("/api/v1/tokens").await.expect(200);

@@ -15,6 +15,8 @@ pub async fn with_dead_letters(ids: &[&str]) -> House {
         house.post(&path, &[], r#"{"do":"reject"}"#).await.expect(200);
     }
     house.until(LETTERS, |list| list["items"].as_array().is_some_and(|items| items.len() == ids.len())).await;
+    // The list has them as soon as they are written, the count once they are durable.
+    house.until("/api/v1/queues/q", |queue| queue["counts"]["dead"] == ids.len()).await;
     house
 }
 

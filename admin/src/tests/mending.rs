@@ -20,7 +20,10 @@ async fn a_dead_letter_is_shown_whole() {
     let letter = house.get(A).await.expect(200).json();
     assert_eq!((&letter["message_id"], &letter["reason"]), (&json!("a"), &json!("told to reject key-a")));
     let message = &letter["message"];
-    assert_eq!((&message["payload"], &message["payload_encoding"]), (&json!({"do": "reject"}), &json!("json")));
+    assert_eq!(
+        (&message["payload"], &message["payload_encoding"]),
+        (&json!({"do": "reject"}), &json!("json"))
+    );
     assert_eq!((&message["key"], &message["topic"]), (&json!("key-a"), &json!("t")));
     assert_eq!(letter["payload_text"], r#"{"do":"reject"}"#);
     let attempts = letter["attempts_made"].as_array().unwrap();
@@ -68,7 +71,8 @@ async fn an_edited_copy_is_handled_once_and_leads_back_to_its_original() {
     assert_eq!(found["items"][0]["id"], "a");
     let audit = house.get("/api/v1/audit?limit=1").await.json()["items"][0].clone();
     assert_eq!((&audit["action"], &audit["by"], &audit["name"]), (&json!("edit"), &json!("a"), &json!("s")));
-    let after = json!({"ids": ["a"], "topic": "t", "changed": ["key", "headers", "payload"], "dead_letters": 1});
+    let after =
+        json!({"ids": ["a"], "topic": "t", "changed": ["key", "headers", "payload"], "dead_letters": 1});
     assert_eq!(audit["after"], after);
     house.close().await;
 }
@@ -118,7 +122,10 @@ async fn a_trial_tells_what_would_happen_and_does_nothing() {
     let house = with_dead_letters(&["a"]).await;
     let path = format!("{A}/try");
     let as_it_is = house.json("POST", &path, json!({})).await.expect(200).json();
-    assert_eq!((&as_it_is["outcome"], &as_it_is["reason"]), (&json!("reject"), &json!("told to reject key-a")));
+    assert_eq!(
+        (&as_it_is["outcome"], &as_it_is["reason"]),
+        (&json!("reject"), &json!("told to reject key-a"))
+    );
     assert_eq!((&as_it_is["message_id"], &as_it_is["duration_us"]), (&json!("a"), &json!(7)));
     assert_eq!(as_it_is["logs"], json!([{"level": "warn", "text": "handled"}]));
 
@@ -130,7 +137,11 @@ async fn a_trial_tells_what_would_happen_and_does_nothing() {
     assert_eq!(tried["published"].as_array().unwrap().len(), 1);
     let child = tried["published"][0].take();
     assert_eq!((&child["topic"], &child["id"]), (&json!("out"), &json!("child-a~edited-1")));
-    assert_eq!((&child["payload"], &child["payload_encoding"]), (&json!({"base64": "/wA="}), &json!("base64")));
+    assert_eq!(child["payload_masked"], false);
+    assert_eq!(
+        (&child["payload"], &child["payload_encoding"]),
+        (&json!({"base64": "/wA="}), &json!("base64"))
+    );
     assert_eq!((&tried["outcome"], &tried["message_id"]), (&json!("ack"), &json!("a~edited-1")));
     assert_eq!(tried["state"], json!([{"key": "day", "value": {"publish": true}, "encoding": "json"}]));
 

@@ -191,11 +191,11 @@ impl Handle {
             Fate::Discard => parts.ledger.discard(queue, &seqs).await?,
             Fate::Replay => {
                 let broker = parts.brokers.of_queue(&parts.catalog.snapshot(), queue)?;
-                let stage = |seq, message: &_, commit: &mut _| {
-                    match broker.stage_replay(queue, seq, message, commit) {
-                        Err(BrokerError::Refused(refusal)) => Ok(Err(refusal)),
-                        staged => staged.map(Ok).map_err(Error::from),
-                    }
+                let stage = |seq, message: &_, commit: &mut _| match broker
+                    .stage_replay(queue, seq, message, commit)
+                {
+                    Err(BrokerError::Refused(refusal)) => Ok(Err(refusal)),
+                    staged => staged.map(Ok).map_err(Error::from),
                 };
                 parts.ledger.replay(queue, &seqs, stage).await?
             }

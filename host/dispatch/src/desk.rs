@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use brolly_catalog::{Action, Plugin};
 use brolly_core::{
-    Call, Code, Digest, HandledBy, Handled, Message, MessageId, Name, NewMessage, Refusal, Reuse,
+    Call, Code, Digest, Handled, HandledBy, Message, MessageId, Name, NewMessage, Refusal, Reuse,
     Subscription, Timestamp,
 };
 use brolly_ledger::{DeadLetter, DeliveryHistory};
@@ -77,6 +77,8 @@ impl Edit {
 pub struct Letter {
     /// Where it stands in the listing.
     pub letter: DeadLetter,
+    /// The queue.
+    pub queue: Name,
     /// The message.
     pub message: Arc<Message>,
     /// Every attempt, with what it logged.
@@ -127,7 +129,8 @@ impl Handle {
         let mut deliveries = history.into_iter().flat_map(|history| history.deliveries);
         let delivery = deliveries.find(|delivery| delivery.subscription == letter.subscription);
         let delivery = delivery.ok_or_else(|| no_letter(subscription, id))?;
-        Ok(Letter { letter, message, delivery })
+        let queue = self.get::<Subscription>(subscription)?.value.queue.clone();
+        Ok(Letter { letter, queue, message, delivery })
     }
 
     /// Sends an edited copy of a dead letter to its queue, in its place: one commit ends the dead letter
@@ -193,10 +196,13 @@ impl Handle {
             return Err(Refusal::new(Code::Unavailable, detail).into());
         };
         // An instance of its own, so that it meets nothing of others and leaves nothing to them.
-        let definition = Subscription { version: Some(version), instances: Reuse::Fresh, ..(*definition).clone() };
+        let definition =
+            Subscription { version: Some(version), instances: Reuse::Fresh, ..(*definition).clone() };
         let (handle, name) = (self.clone(), subscription.clone());
-        blocking("trying a dead letter", move || handle.attempt_nothing(&name, &definition, version, message, &edit))
-            .await?
+        blocking("trying a dead letter", move || {
+            handle.attempt_nothing(&name, &definition, version, message, &edit)
+        })
+        .await?
     }
 
     /// Makes an attempt and lets go of what it asked for. Blocks for as long as the handler takes.
@@ -214,7 +220,8 @@ impl Handle {
         } else {
             Arc::new(edit.copy(&message, parts.ledger.next_copy_id(&message)?, parts.clock.now())?)
         };
-        let handler = parts.plugins.handler(name, definition, &version, &parts.catalog.plugin_file(&version))?;
+        let handler =
+            parts.plugins.handler(name, definition, &version, &parts.catalog.plugin_file(&version))?;
         let handled = handler.handle(&Call {
             message: &message,
             subscription: name,

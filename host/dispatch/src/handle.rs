@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use brolly_capture::Recorders;
-use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
+use brolly_catalog::{Catalog, Definition, Entry, Grant, Plugin, Precondition, Put, Rights};
 use brolly_core::{
     Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest,
     HandledBy, Health, Name, NewMessage, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
@@ -341,10 +341,10 @@ impl Handle {
     pub fn status(&self, name: &Name) -> Result<Status, Error> {
         let board = self.boards().read().get(name).cloned();
         match board {
-            Some(board) => Ok(board.read()),
+            Some(board) => Ok(board.read(self.now())),
             None => {
                 self.get::<Subscription>(name)?;
-                Ok(Board::new(&*self.parts().clock).read())
+                Ok(Board::new(&*self.parts().clock).read(self.now()))
             }
         }
     }
@@ -454,16 +454,16 @@ impl Handle {
 
     /// Who a token belongs to, and what it allows; none if it is not known.
     #[must_use]
-    pub fn authenticate(&self, token: &str) -> Option<(Name, Role)> {
+    pub fn authenticate(&self, token: &str) -> Option<(Name, Rights)> {
         self.catalog().authenticate(token)
     }
 
     /// Makes a token and answers with it, for the only time.
     ///
     /// # Errors
-    /// [`brolly_core::Code::Changed`] when the name is taken.
-    pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
-        Ok(self.catalog().create_token(name, role, self.author()).await?)
+    /// [`brolly_core::Code::Changed`] when the name is taken; what [`Grant::check`] says.
+    pub async fn create_token(&self, name: &Name, grant: Grant) -> Result<String, Error> {
+        Ok(self.catalog().create_token(name, grant, self.author()).await?)
     }
 }
 

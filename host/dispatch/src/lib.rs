@@ -15,6 +15,7 @@ mod feeds;
 mod forward;
 mod handle;
 mod inspection;
+mod latency;
 mod meters;
 mod plan;
 mod progress;
@@ -26,8 +27,8 @@ mod worker;
 
 pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
-    Action, Definition, Entry, Kind, Plugin, Precondition, Put, Record, Records, Role, Snapshot, Token,
-    Version,
+    Action, Definition, Entry, Grant, Kind, Plugin, Precondition, Put, Record, Records, Rights, Role,
+    Snapshot, Token, Version,
 };
 pub use brolly_ledger::{
     Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, Heard, History, Reason, Reasons, Search,
@@ -40,6 +41,7 @@ pub use error::Error;
 pub use feeds::FeedStatus;
 pub use handle::{Config, Dispatch, Handle, Page, Uploaded};
 pub use inspection::{Verdict, Waiting};
+pub use latency::Percentiles;
 pub use progress::{Arrival, Progress};
 pub use queues::QueueCounts;
 pub use status::{State, Status};

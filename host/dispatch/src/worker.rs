@@ -4,14 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use brolly_core::{
-    Clock, Code, Commit, Decision, Delivery, Effects, Handled, Lease, Name, Outcome, Refusal, Settlement,
-    Source, Verdict, decide,
+    Clock, Code, Commit, Decision, Delivery, Effects, Handled, Lease, Message, Name, Outcome, Refusal,
+    Settlement, Source, Verdict, decide,
 };
 use brolly_ledger::{AttemptOutcome, Begin, Begun, Finish, Finished, Ledger, StateView};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, meters::Meters, plan::Plan, publishing::Publisher, status::Board};
+use crate::{
+    Error,
+    meters::Meters,
+    plan::Plan,
+    publishing::Publisher,
+    status::{Board, Took},
+};
 
 /// An attempt that lost so many races for the state that it read runs the next time alone.
 const RACES: u32 = 3;
@@ -139,7 +145,7 @@ impl Worker {
             });
             match done {
                 Ok(Finish::Submitted) => {
-                    self.tell(&attempt);
+                    self.tell(&attempt, &delivery.message);
                     return Ok(Finish::Submitted);
                 }
                 Ok(Finish::Conflict) => return Ok(Finish::Conflict),
@@ -155,8 +161,11 @@ impl Worker {
         commit.then(move || source.settle(lease, settlement));
     }
 
-    fn tell(&self, attempt: &Attempt) {
+    fn tell(&self, attempt: &Attempt, message: &Message) {
         self.meters.decided(&attempt.decision);
+        if let Some(took) = attempt.took(message) {
+            self.board.took(&took, attempt.at);
+        }
         let news = self.board.tell(&attempt.decision, attempt.at);
         if let Decision::Release { reason, delay } = &attempt.decision
             && news
@@ -192,6 +201,16 @@ impl Attempt {
         let verdict =
             Verdict::Unavailable(format!("what it publishes is not accepted now: {}", refusal.detail));
         self.decision = decide(&verdict, begun.attempt, &plan.definition.retry, 0.5);
+    }
+
+    /// How long a handler took, if one has decided.
+    fn took(&self, message: &Message) -> Option<Took> {
+        let handled = match self.decision {
+            Decision::Ack => Some(self.at.since(message.published_at) + self.handled.duration),
+            Decision::Retry { .. } | Decision::DeadLetter { .. } => None,
+            Decision::Release { .. } => return None,
+        };
+        self.outcome.is_a_handlers().then_some(Took { attempt: self.handled.duration, handled })
     }
 
     fn finished(&mut self, plan: &Plan) -> Finished<'_> {

@@ -297,11 +297,7 @@ impl Ledger {
         &self,
         queue: &Name,
         seqs: &[u64],
-        mut change: impl FnMut(
-            u64,
-            Option<&mut DeliveryRow>,
-            &mut Commit,
-        ) -> Result<Result<(), Refusal>, E>,
+        mut change: impl FnMut(u64, Option<&mut DeliveryRow>, &mut Commit) -> Result<Result<(), Refusal>, E>,
     ) -> Result<Left, E> {
         let _desk = self.dead_letters.desk.lock().await;
         let mut left = Left::default();

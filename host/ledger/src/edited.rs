@@ -131,7 +131,10 @@ mod tests {
         }
         let longest = "é".repeat(message_limits::ID_BYTES / 2);
         let copy = copy_id(&longest, u64::MAX);
-        assert!(copy.len() <= message_limits::ID_BYTES && copy.ends_with(&format!("~edited-{}", u64::MAX)), "{copy}");
+        assert!(
+            copy.len() <= message_limits::ID_BYTES && copy.ends_with(&format!("~edited-{}", u64::MAX)),
+            "{copy}"
+        );
         assert_eq!(copy_id(&"x".repeat(message_limits::ID_BYTES), 1).len(), message_limits::ID_BYTES);
     }
 }

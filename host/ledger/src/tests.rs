@@ -443,9 +443,8 @@ async fn dead_letters_are_counted_replayed_once_and_discarded() {
     assert_eq!(bench.ledger.dead_letters().count(&queue), 1);
     assert_eq!(bench.attempts("m0").0, Status::Waiting, "it is to be handled again");
 
-    let full = |_: u64, _: &Message, _: &mut Commit| {
-        Ok::<_, Error>(Err(Refusal::new(Code::QueueFull, "no room")))
-    };
+    let full =
+        |_: u64, _: &Message, _: &mut Commit| Ok::<_, Error>(Err(Refusal::new(Code::QueueFull, "no room")));
     let left = bench.ledger.replay(&queue, &[seqs[2]], full).await.unwrap();
     assert_eq!(left.refused, [(seqs[2], Refusal::new(Code::QueueFull, "no room"))]);
     assert_eq!(bench.ledger.dead_letters().count(&queue), 1, "it stays");
