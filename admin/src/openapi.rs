@@ -50,6 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::state::router())
         .merge(crate::captures::router())
         .merge(crate::dead_letters::router())
+        .merge(crate::desk::router())
         .merge(crate::publish::router())
         .merge(crate::messages::router())
         .merge(crate::tokens::router())

@@ -9,6 +9,8 @@ mod desk;
 mod events;
 mod house;
 mod limits;
+mod mending;
+mod payloads;
 mod plugins;
 mod publishing;
 mod serving;

@@ -7,6 +7,7 @@ mod captures;
 mod cli;
 mod console;
 mod crash;
+mod desk;
 mod embedded;
 mod guide;
 mod handlers;

@@ -18,7 +18,7 @@ use brolly_core::{
     Admission, Call, Clock, Code, Digest, Effects, Handled, Handler, LogLevel, LogLine, Name, NewMessage,
     Outcome, Outgoing, PluginError, Plugins, Refusal, Subscription, SystemClock, Timestamp, Verdict,
 };
-use brolly_dispatch::{Dispatch, Role, Rooms};
+use brolly_dispatch::{Dispatch, Grant, Role, Rooms};
 use brolly_embedded::Embedded;
 use brolly_store::{Messages, Store};
 use bytes::Bytes;
@@ -216,7 +216,7 @@ impl House {
         });
         let mut tokens = Vec::new();
         for (token, role) in [("v", Role::Viewer), ("o", Role::Operator), ("a", Role::Admin)] {
-            tokens.push(handle.create_token(&name(token), role).await.unwrap());
+            tokens.push(handle.create_token(&name(token), Grant::of(role)).await.unwrap());
         }
         let app = crate::app(handle, metrics, config, tls);
         Self { app, tokens: tokens.try_into().unwrap(), stop, clock: ahead, running, _dir: dir }

@@ -29,6 +29,8 @@ pub enum Action {
     Discard,
     /// An alert was seen by somebody.
     Acknowledge,
+    /// An edited copy of a dead letter was sent to its queue, in its place.
+    Edit,
 }
 
 /// One change.

@@ -277,7 +277,7 @@ impl Definition for Token {
     }
 
     fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
-        Ok(serde_json::json!({ "role": self.role }))
+        serde_json::to_value(self.grant)
     }
 
     fn check(&self, _name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {

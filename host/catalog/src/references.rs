@@ -291,7 +291,8 @@ pub(crate) fn subscriptions_of_plugin(snapshot: &Snapshot, name: &Name) -> Resul
 
 /// Someone must be able to make tokens.
 pub(crate) fn another_admin(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
-    let other = snapshot.tokens.iter().any(|(other, token)| other != name && token.value.role == Role::Admin);
+    let other =
+        snapshot.tokens.iter().any(|(other, token)| other != name && token.value.grant.role == Role::Admin);
     if other {
         return Ok(());
     }

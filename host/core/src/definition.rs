@@ -85,6 +85,10 @@ pub struct Topic {
     /// Where it gets messages that others publish and nobody keeps; for topics of the embedded broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feed: Option<Feed>,
+    /// Values of JSON payloads that only tokens with the right `unmasked` see, as JSON pointers such as
+    /// `/customer/name`; `*` stands for every item of a list. At most 64, of up to 256 bytes each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
 }
 
 /// A durable buffer that holds messages until they are handled.
@@ -118,6 +122,10 @@ pub struct Queue {
     /// When its owners are warned: up to 16 rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<AlertRule>,
+    /// Values of JSON payloads that only tokens with the right `unmasked` see, as JSON pointers such as
+    /// `/customer/name`; `*` stands for every item of a list. At most 64, of up to 256 bytes each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
 }
 
 /// How much a queue may hold, and for how long.
@@ -199,6 +207,22 @@ fn check_address(mistakes: &mut Mistakes, field: &str, address: Option<&str>) {
     }
 }
 
+/// The most pointers of a mask, and bytes of each.
+const MASK_POINTERS: u64 = 64;
+const POINTER_BYTES: u64 = 256;
+
+fn check_mask(mistakes: &mut Mistakes, mask: &[String]) {
+    mistakes.range("mask (pointers)", mask.len() as u64, 0..=MASK_POINTERS);
+    for pointer in mask {
+        mistakes.range("mask (bytes of a pointer)", pointer.len() as u64, 1..=POINTER_BYTES);
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            mistakes.0.push(format!(
+                "mask: {pointer:?} is no JSON pointer; one begins with /, as in /customer/name"
+            ));
+        }
+    }
+}
+
 impl Topic {
     /// A topic with a description and nothing else said.
     #[must_use]
@@ -210,6 +234,7 @@ impl Topic {
             address: None,
             adopt: false,
             feed: None,
+            mask: Vec::new(),
         }
     }
 
@@ -227,6 +252,7 @@ impl Topic {
         let mut mistakes = Mistakes::default();
         check_owners(&mut mistakes, &self.owners);
         check_address(&mut mistakes, "address", self.address.as_deref());
+        check_mask(&mut mistakes, &self.mask);
         if let Some(feed) = &self.feed {
             check_address(&mut mistakes, "feed.channel", Some(&feed.channel));
             check_address(&mut mistakes, "feed.group", feed.group.as_deref());
@@ -248,6 +274,7 @@ impl Queue {
             address: None,
             adopt: false,
             alerts: Vec::new(),
+            mask: Vec::new(),
         }
     }
 
@@ -265,6 +292,7 @@ impl Queue {
         let mut mistakes = Mistakes::default();
         check_owners(&mut mistakes, &self.owners);
         AlertRule::check_all(&self.alerts, &mut mistakes);
+        check_mask(&mut mistakes, &self.mask);
         mistakes.range("retention.max_messages", self.retention.max_messages, 1..=100_000_000);
         mistakes.range("retention.max_bytes", self.retention.max_bytes, 1..=1 << 50);
         mistakes.range("retention.max_age_ms", self.retention.max_age_ms.unwrap_or(1), 1..=u64::MAX);
@@ -289,5 +317,31 @@ impl Mistakes {
             return Ok(());
         }
         Err(Refusal::new(Code::InvalidDefinition, self.0.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_lists_of_pointers_within_their_limits() {
+        let check = |mask: Vec<String>, wrong: Option<&str>| {
+            let queue = Queue { mask: mask.clone(), ..Queue::on(defaults::broker()) };
+            let topic = Topic { mask, ..Topic::on(defaults::broker(), "") };
+            for checked in [queue.check(), topic.check()] {
+                match (checked, wrong) {
+                    (checked, None) => assert_eq!(checked, Ok(())),
+                    (checked, Some(word)) => assert!(checked.unwrap_err().detail.contains(word), "{word}"),
+                }
+            }
+        };
+        let pointer = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+        check(vec!["/customer/name".into(), "/items/*/to".into(), "/".into()], None);
+        check(vec![pointer(256); 64], None);
+        check(vec![pointer(2); 65], Some("mask (pointers)"));
+        check(vec![pointer(257)], Some("mask (bytes of a pointer)"));
+        check(vec![String::new()], Some("mask (bytes of a pointer)"));
+        check(vec!["customer".into()], Some("no JSON pointer"));
     }
 }

@@ -8,14 +8,14 @@ use std::{
 
 use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
-use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
+use brolly_catalog::{Catalog, Definition, Entry, Grant, Plugin, Precondition, Put, Rights};
 use brolly_core::{
     Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest,
     HandledBy, Health, Name, NewMessage, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -89,6 +89,7 @@ impl Dispatch {
             boards: RwLock::default(),
             router: Mutex::default(),
             tallying: Mutex::default(),
+            trials: Semaphore::new(Handle::TRIALS),
             ears: feeds::Ears::default(),
         };
         Self { handle: Handle { inner: Arc::new(inner), author: None } }
@@ -135,6 +136,8 @@ struct Inner {
     router: Mutex<Arc<Router>>,
     /// Held by the one call that counts deliveries.
     tallying: Mutex<()>,
+    /// Room for trials of dead letters.
+    trials: Semaphore,
     ears: feeds::Ears,
 }
 
@@ -188,6 +191,10 @@ impl Handle {
 
     pub(crate) fn tallying(&self) -> &Mutex<()> {
         &self.inner.tallying
+    }
+
+    pub(crate) fn trials(&self) -> &Semaphore {
+        &self.inner.trials
     }
 
     pub(crate) fn boards(&self) -> &RwLock<HashMap<Name, Arc<Board>>> {
@@ -385,10 +392,10 @@ impl Handle {
     pub fn status(&self, name: &Name) -> Result<Status, Error> {
         let board = self.boards().read().get(name).cloned();
         match board {
-            Some(board) => Ok(board.read()),
+            Some(board) => Ok(board.read(self.now())),
             None => {
                 self.get::<Subscription>(name)?;
-                Ok(Board::new(&*self.parts().clock).read())
+                Ok(Board::new(&*self.parts().clock).read(self.now()))
             }
         }
     }
@@ -498,16 +505,16 @@ impl Handle {
 
     /// Who a token belongs to, and what it allows; none if it is not known.
     #[must_use]
-    pub fn authenticate(&self, token: &str) -> Option<(Name, Role)> {
+    pub fn authenticate(&self, token: &str) -> Option<(Name, Rights)> {
         self.catalog().authenticate(token)
     }
 
     /// Makes a token and answers with it, for the only time.
     ///
     /// # Errors
-    /// [`brolly_core::Code::Changed`] when the name is taken.
-    pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
-        Ok(self.catalog().create_token(name, role, self.author()).await?)
+    /// [`brolly_core::Code::Changed`] when the name is taken; what [`Grant::check`] says.
+    pub async fn create_token(&self, name: &Name, grant: Grant) -> Result<String, Error> {
+        Ok(self.catalog().create_token(name, grant, self.author()).await?)
     }
 }
 
