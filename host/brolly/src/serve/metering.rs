@@ -38,6 +38,7 @@ impl Metering {
             gauge!("brolly_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             process.collect();
             self.store();
+            self.alerts();
             self.brokers();
             self.feeds();
             self.subscriptions();
@@ -55,6 +56,10 @@ impl Metering {
             Ok(bytes) => gauge!("brolly_store_free_bytes").set(to_f64(bytes)),
             Err(error) => tracing::warn!(%error, "the free space of the store's disk is not known"),
         }
+    }
+
+    fn alerts(&self) {
+        gauge!("brolly_alerts_firing").set(to_f64(self.handle.firing_alerts().len() as u64));
     }
 
     fn brokers(&self) {
