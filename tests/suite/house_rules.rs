@@ -49,7 +49,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 7] = [
+const VENDORS: [(&str, &[&str]); 10] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
     ("lapin", &["brolly-amqp", "brolly-bench"]),
@@ -57,6 +57,9 @@ const VENDORS: [(&str, &[&str]); 7] = [
     ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),
+    ("opentelemetry", &["brolly-dispatch", "brolly"]),
+    ("opentelemetry_sdk", &["brolly"]),
+    ("opentelemetry-otlp", &["brolly"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
