@@ -37,6 +37,9 @@ pub(crate) struct Parts {
     /// Subscriptions and queues that have numbers of their own.
     pub subscriptions: Names,
     pub queues: Names,
+    /// The same for the time that handlers take.
+    pub timed: Names,
+    pub timed_queues: Names,
     pub sent: Arc<Sent>,
     pub tracer: Option<Tracer>,
 }
@@ -169,6 +172,7 @@ impl Controller {
             meters: Meters::new(
                 parts.subscriptions.label(&self.name),
                 parts.queues.label(&definition.queue),
+                [parts.timed.label(&self.name), parts.timed_queues.label(&definition.queue)],
                 system,
             ),
             tracer: parts.tracer.clone(),
