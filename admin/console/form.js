@@ -6,8 +6,23 @@ import { t } from "./text/text.js";
 
 let numbered = 0;
 
-// A field: `kind` is text, number, area, select, check or json. `read` turns its text into a value.
-export function field({ name, label, value = "", kind = "text", hint, options, required, min, max, read, fixed, rows }) {
+// A field: `kind` is text, number, area, select, check or checks (several of the options). `read` turns its
+// text into a value.
+export function field(wanted) {
+  return wanted.kind === "checks" ? checks(wanted) : single(wanted);
+}
+
+// Several of some options; `value` is the list of those that are chosen.
+function checks({ name, label, value = [], options, hint, empty }) {
+  const id = `field-${(numbered += 1)}`;
+  const boxes = options.map(([option, text]) => [option, text, h("input", { id: `${id}-${option}`, type: "checkbox", checked: value.includes(option) })]);
+  const node = h("fieldset", { class: "field checks", "aria-describedby": hint ? `${id}-hint` : null }, h("legend", {}, label),
+    boxes.length > 0 ? boxes.map(([, text, box]) => h("span", {}, box, h("label", { for: box.id }, text))) : h("p", { class: "hint" }, empty),
+    hint && h("p", { class: "hint", id: `${id}-hint` }, hint));
+  return { name, node, value: () => boxes.filter(([, , box]) => box.checked).map(([option]) => option) };
+}
+
+function single({ name, label, value = "", kind = "text", hint, options, required, min, max, read, fixed, rows }) {
   const id = `field-${(numbered += 1)}`;
   const common = { id, name, required, disabled: fixed, "aria-describedby": hint ? `${id}-hint` : null };
   const input = {
@@ -101,6 +116,12 @@ export const ownerLines = {
     if (!email && !phone) return name;
     return { name, ...(email ? { email } : {}), ...(phone ? { phone } : {}) };
   }),
+};
+
+// A JSON pointer a line.
+export const pointerLines = {
+  show: (list) => (list ?? []).join("\n"),
+  read: (text) => text.split("\n").map((line) => line.trim()).filter(Boolean),
 };
 
 // A number, or nothing.

@@ -28,6 +28,14 @@ export function follow(told, signal) {
   if (now.totals !== null) told(now);
 }
 
+// Runs something now and then again and again, one after the other, for as long as a page is open.
+export async function repeat(run, everyMs, signal) {
+  while (!signal.aborted) {
+    await run();
+    await new Promise((done) => setTimeout(done, everyMs));
+  }
+}
+
 function tell() {
   for (const told of [...followers]) told(now);
 }

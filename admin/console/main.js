@@ -16,6 +16,7 @@ const PAGES = {
   plugins: async () => (await import("./pages/plugins.js")).plugins,
   messages: async () => (await import("./pages/messages.js")).messages,
   "dead-letters": async () => (await import("./pages/dead_letters.js")).deadLetters,
+  alerts: async () => (await import("./pages/alerts.js")).alerts,
   audit: async () => (await import("./pages/audit.js")).audit,
   settings: async () => (await import("./pages/settings.js")).settings,
 };

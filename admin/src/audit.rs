@@ -93,7 +93,7 @@ async fn list_audit(
         kind: wanted.kind,
         name: wanted.name.as_deref().map(Name::new).transpose()?,
         by: wanted.by.as_deref().map(Name::new).transpose()?,
-        without: (caller.role < Role::Admin).then_some(TOKENS),
+        without: (caller.rights.role < Role::Admin).then_some(TOKENS),
     };
     let page = admin.handle.audit(records, before, limit).await?;
     Ok(Json(Items { items: page.items.into_iter().map(RecordBody::from).collect(), next: page.next }))

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name};
-use brolly_dispatch::{Role, Token};
+use brolly_dispatch::{Rights, Role, Token};
 
 use crate::{
     Admin, BASE,
@@ -26,7 +26,7 @@ pub(crate) struct Caller {
     /// The token's name.
     pub name: Name,
     /// What it allows.
-    pub role: Role,
+    pub rights: Rights,
     /// What proves that a change made in a session was asked for by our own page; none for whoever
     /// brings the token itself.
     pub csrf: Option<String>,
@@ -79,8 +79,8 @@ fn caller(admin: &Admin, request: &Request, needed: Role) -> Result<Caller, Prob
             Problem::refused(Code::Unauthorized, detail)
         })?,
     };
-    if caller.role < needed {
-        let (name, role) = (&caller.name, word(caller.role));
+    if caller.rights.role < needed {
+        let (name, role) = (&caller.name, word(caller.rights.role));
         let detail = format!("the token {name} has the role {role}; this needs {}", word(needed));
         return Err(Problem::refused(Code::Forbidden, detail));
     }
@@ -99,17 +99,17 @@ fn bearer(admin: &Admin, value: &HeaderValue, address: IpAddr) -> Result<Caller,
     let now = admin.handle.now();
     let wait = admin.guesses.wait(address, now);
     let found = admin.handle.authenticate(token.trim());
-    let found = found.and_then(|(name, role)| {
+    let found = found.and_then(|(name, rights)| {
         let revision = admin.handle.get::<Token>(&name).ok()?.revision;
-        Some((name, role, revision))
+        Some((name, rights, revision))
     });
     match (found, wait) {
-        (Some((name, role, revision)), None) => {
+        (Some((name, rights, revision)), None) => {
             admin.guesses.right(address, &name, revision);
-            Ok(Caller { name, role, csrf: None })
+            Ok(Caller { name, rights, csrf: None })
         }
-        (Some((name, role, revision)), Some(_)) if admin.guesses.knows(address, &name, revision) => {
-            Ok(Caller { name, role, csrf: None })
+        (Some((name, rights, revision)), Some(_)) if admin.guesses.knows(address, &name, revision) => {
+            Ok(Caller { name, rights, csrf: None })
         }
         // A right token is refused as well: whoever tries must not learn which one it is.
         (_, Some(wait)) => Err(Problem::too_many_attempts(wait)),

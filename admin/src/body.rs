@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
-use brolly_core::Code;
+use brolly_core::{Code, message_limits};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde::{
@@ -21,6 +21,9 @@ use crate::{Admin, problem::Problem};
 
 /// Bytes of a definition or of any other JSON body that says what to do.
 pub(crate) const DEFINITION_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a JSON body that has a payload in it, which takes more room there than by itself.
+const WITH_PAYLOAD_BYTES: usize = 2 * message_limits::PAYLOAD_BYTES + DEFINITION_BYTES;
 
 /// Bytes beyond a limit that are read and forgotten before the answer says so; after as many again
 /// the connection is cut.
@@ -76,22 +79,24 @@ impl Admin {
         )
     }
 
-    /// Reads a JSON body.
-    async fn read_json(&self, request: Request) -> Result<Held, Problem> {
+    /// Reads a JSON body, which must not be empty.
+    async fn read_json(&self, request: Request, limit: usize) -> Result<Held, Problem> {
+        let held = self.read_any_json(request, limit).await?;
+        if held.bytes.is_empty() {
+            let detail = "the body is empty; this call takes a JSON object";
+            return Err(Problem::refused(Code::InvalidRequest, detail));
+        }
+        Ok(held)
+    }
+
+    async fn read_any_json(&self, request: Request, limit: usize) -> Result<Held, Problem> {
         let (parts, body) = request.into_parts();
         let media = media_type(&parts.headers);
         if !media.is_empty() && media != "application/json" && !media.ends_with("+json") {
             let detail = format!("the body is announced as {media:?}; this call takes application/json");
             return Err(Problem::media_type(detail));
         }
-        let held = self.read(&parts.headers, body, DEFINITION_BYTES).await?;
-        if held.bytes.is_empty() {
-            return Err(Problem::refused(
-                Code::InvalidRequest,
-                "the body is empty; this call takes a JSON object",
-            ));
-        }
-        Ok(held)
+        self.read(&parts.headers, body, limit).await
     }
 }
 
@@ -139,8 +144,33 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
-        let body = admin.read_json(request).await?;
+        let body = admin.read_json(request, DEFINITION_BYTES).await?;
         object(&body.bytes, Code::InvalidRequest).map(Self)
+    }
+}
+
+/// A JSON body that says what to do and may have a payload in it.
+pub(crate) struct WithPayload<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for WithPayload<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
+        let body = admin.read_json(request, WITH_PAYLOAD_BYTES).await?;
+        object(&body.bytes, Code::InvalidRequest).map(Self)
+    }
+}
+
+/// A JSON body that may be left out, which says the same as an empty object.
+pub(crate) struct Optional<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for Optional<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
+        let body = admin.read_any_json(request, DEFINITION_BYTES).await?;
+        let said = if body.bytes.is_empty() { &b"{}"[..] } else { &body.bytes };
+        object(said, Code::InvalidRequest).map(Self)
     }
 }
 
@@ -151,7 +181,7 @@ impl<T: DeserializeOwned + Serialize> FromRequest<Admin> for Defined<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
-        let body = admin.read_json(request).await?;
+        let body = admin.read_json(request, DEFINITION_BYTES).await?;
         let definition = object(&body.bytes, Code::InvalidDefinition)?;
         let said = object(&body.bytes, Code::InvalidDefinition)?;
         check_objects(&said, &definition)?;

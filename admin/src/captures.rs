@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
+use brolly_core::Subscription;
 use brolly_dispatch::{Capture, RecordMode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -14,6 +15,7 @@ use crate::{
     extract::{NameInPath, Query},
     page,
     problem::Problem,
+    sight::Sight,
 };
 
 /// Which captures are wanted.
@@ -59,22 +61,38 @@ struct Recording {
     record: RecordWord,
 }
 
+const CAPTURES: &str = "captures show payloads and state as they are";
+
 pub(crate) fn router() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(list_captures)).routes(routes!(put_recording))
 }
 
-/// Shows the newest captures of a subscription: what an attempt was given and what came of it.
+/// Shows the newest captures of a subscription: what an attempt was given and what came of it. A capture is
+/// shown whole or not at all: it is there to be replayed. So this needs the right `payloads`, and `unmasked`
+/// where a topic or queue of what is captured masks values.
 #[utoipa::path(get, path = "/subscriptions/{subscription}/captures", tag = "subscriptions",
     params(("subscription" = String, Path), Wanted),
     responses((status = 200, body = CapturesBody),
+        (status = 403, body = Problem, content_type = "application/problem+json",
+            description = "forbidden: the token lacks the right payloads or unmasked"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn list_captures(
     State(admin): State<Admin>,
+    sight: Sight,
     NameInPath(subscription): NameInPath,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<CapturesBody>, Problem> {
+    sight.must_be_whole(&[], CAPTURES)?;
     let limit = page::limit(wanted.limit)?;
     let found = admin.handle.captures(&subscription, wanted.failing, limit)?;
+    let queue = admin.handle.get::<Subscription>(&subscription)?.value.queue.clone();
+    for capture in &found.captures {
+        let mut mask = admin.handle.masks(&capture.message.topic, [&queue]);
+        for published in &capture.happened.published {
+            mask.extend(admin.handle.masks(&published.topic, []));
+        }
+        sight.must_be_whole(&mask, CAPTURES)?;
+    }
     Ok(Json(CapturesBody { record: found.mode.as_str(), skipped: found.skipped, items: found.captures }))
 }
 

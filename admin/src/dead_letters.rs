@@ -3,7 +3,7 @@
 use std::{collections::HashSet, num::NonZeroU32};
 
 use axum::{Json, extract::State};
-use brolly_core::{Code, Name};
+use brolly_core::{Code, Name, Refusal};
 use brolly_dispatch::{DeadLetter, DeskResult, Handle, Selection};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -18,7 +18,7 @@ use crate::{
 
 /// A delivery that nobody will handle until someone decides what becomes of it.
 #[derive(Debug, Serialize, ToSchema)]
-struct Letter {
+pub(crate) struct Letter {
     /// The message's id.
     message_id: String,
     /// The message's topic.
@@ -51,18 +51,37 @@ impl From<DeadLetter> for Letter {
 
 /// What became of the dead letters that were meant.
 #[derive(Debug, Serialize, ToSchema)]
-struct Done {
+pub(crate) struct Done {
     /// The message ids of those that were replayed or deleted.
     done: Vec<String>,
     /// Ids that were named and are no dead letters (any more).
     not_found: Vec<String>,
+    /// Those that could not be replayed and are dead letters still.
+    refused: Vec<RefusedLetter>,
     /// Whether there are more than the 10,000 that one call handles; call again.
     more: bool,
 }
 
+/// A dead letter that could not be replayed.
+#[derive(Debug, Serialize, ToSchema)]
+struct RefusedLetter {
+    /// The message's id.
+    id: String,
+    /// The code of the problem, such as queue-full.
+    code: &'static str,
+    /// What keeps it where it is.
+    detail: String,
+}
+
 impl From<DeskResult> for Done {
     fn from(result: DeskResult) -> Self {
-        Self { done: result.done, not_found: result.not_found, more: result.more }
+        let DeskResult { done, not_found, refused, more } = result;
+        let refused = refused.into_iter().map(|(id, Refusal { code, detail })| RefusedLetter {
+            id,
+            code: code.as_str(),
+            detail,
+        });
+        Self { done, not_found, refused: refused.collect(), more }
     }
 }
 
@@ -109,7 +128,6 @@ pub(crate) fn router() -> OpenApiRouter<Admin> {
         .routes(routes!(list_reasons))
         .routes(routes!(replay_dead_letters))
         .routes(routes!(replay_dead_letter))
-        .routes(routes!(delete_dead_letter))
 }
 
 /// Lists the dead letters of a subscription's queue, the oldest message first.
@@ -246,21 +264,10 @@ async fn replay_dead_letter(
     one(&subscription, &id, result)
 }
 
-/// Deletes one dead letter; the history of its message stays.
-#[utoipa::path(delete, path = "/subscriptions/{subscription}/dead-letters/{message_id}", tag = "dead letters",
-    params(("subscription" = String, Path), ("message_id" = String, Path)),
-    responses((status = 200, body = Done),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
-async fn delete_dead_letter(
-    By(handle): By,
-    Path((subscription, id)): Path<(String, String)>,
-) -> Result<Json<Done>, Problem> {
-    let subscription = Name::new(&subscription)?;
-    let result = handle.discard(&subscription, Selection::Ids([id.clone()].into())).await?;
-    one(&subscription, &id, result)
-}
-
-fn one(subscription: &Name, id: &str, result: DeskResult) -> Result<Json<Done>, Problem> {
+pub(crate) fn one(subscription: &Name, id: &str, mut result: DeskResult) -> Result<Json<Done>, Problem> {
+    if let Some((_, refusal)) = result.refused.pop() {
+        return Err(refusal.into());
+    }
     if result.done.is_empty() {
         let detail = format!("the subscription {subscription} has no dead letter of the message {id:?}");
         return Err(Problem::refused(Code::NotFound, detail));

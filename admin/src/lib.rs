@@ -6,15 +6,18 @@
 //! `gate::admit` (how many at once), `auth::authenticate`, `gate::see_through` (time limits; a change
 //! runs to its end though its client goes away), and a handler.
 
+mod alerts;
 mod audit;
 mod auth;
 mod body;
 mod brokers;
 mod captures;
+mod channels;
 mod cloudevents;
 mod console;
 mod dead_letters;
 mod definitions;
+mod desk;
 mod etag;
 mod events;
 mod explain;
@@ -23,6 +26,7 @@ mod forwards;
 mod gate;
 mod guesses;
 mod health;
+mod mask;
 mod messages;
 mod ndjson;
 mod openapi;
@@ -35,6 +39,7 @@ mod queues;
 mod routes;
 mod serve;
 mod session;
+mod sight;
 mod state;
 mod subscriptions;
 mod tls;

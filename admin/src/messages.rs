@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use brolly_core::{Code, LogLine, MessageId, Name, Timestamp};
+use brolly_core::{Code, LogLine, Message, MessageId, Name, Timestamp};
 use brolly_dispatch::{Attempt, AttemptOutcome, DeliveryHistory, DeliveryStatus as Status, History, Search};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,16 +15,17 @@ use crate::{
     extract::{Path, Query},
     page::{self, Items},
     problem::Problem,
-    value::{self, Encoding},
+    sight::{Seen, Sight},
+    value::Encoding,
 };
 
 /// Topic and id of a message.
 #[derive(Debug, Serialize, ToSchema)]
-struct Reference {
+pub(crate) struct Reference {
     /// The topic.
-    topic: String,
+    pub topic: String,
     /// The id.
-    id: String,
+    pub id: String,
 }
 
 impl From<(Name, MessageId)> for Reference {
@@ -44,7 +45,7 @@ struct FilterError {
 
 /// A message.
 #[derive(Debug, Serialize, ToSchema)]
-struct MessageBody {
+pub(crate) struct MessageBody {
     /// Unique within its topic.
     id: String,
     /// Its topic.
@@ -61,22 +62,51 @@ struct MessageBody {
     expires_at_ms: Option<u64>,
     /// Bytes of the payload.
     size_bytes: u64,
-    /// The payload: JSON where it is JSON, else a string where it is UTF-8, else `{"base64": "…"}`.
+    /// The payload: JSON where it is JSON, else a string where it is UTF-8, else `{"base64": "…"}`; null
+    /// where it is hidden.
     #[schema(value_type = serde_json::Value)]
     payload: Box<RawValue>,
     /// Which of these it is.
     payload_encoding: Encoding,
+    /// Whether values that its topic or queue masks are shown as `***`.
+    payload_masked: bool,
+}
+
+impl MessageBody {
+    pub(crate) fn new(message: &Message, sight: Sight, mask: &[String]) -> Result<Self, Problem> {
+        let Seen { value, encoding, masked } = sight.show(&message.payload, mask)?;
+        Ok(Self {
+            id: message.id.clone(),
+            topic: message.topic.to_string(),
+            key: message.key.clone(),
+            content_type: message.content_type.clone(),
+            headers: message.headers.clone(),
+            published_at_ms: message.published_at.0,
+            expires_at_ms: message.expires_at.map(|at| at.0),
+            size_bytes: message.payload.len() as u64,
+            payload: value,
+            payload_encoding: encoding,
+            payload_masked: masked,
+        })
+    }
+}
+
+/// A message and its way.
+#[derive(Debug, Serialize, ToSchema)]
+struct RoutedMessage {
+    #[serde(flatten)]
+    message: MessageBody,
     /// The queues that it was routed to.
     queues: Vec<String>,
     /// Routes whose filter could not be evaluated.
     filter_errors: Vec<FilterError>,
-    /// The message whose handling published it.
+    /// The message whose handling published it; of an edited copy, the message that it was made of.
     parent: Option<Reference>,
 }
 
 /// One attempt at a delivery.
 #[derive(Debug, Serialize, ToSchema)]
-struct AttemptBody {
+pub(crate) struct AttemptBody {
     /// Counts from 1 over the whole history, replays included.
     number: u32,
     /// When it began, in milliseconds since 1970.
@@ -128,13 +158,15 @@ impl From<Attempt> for AttemptBody {
 struct DeliveryBody {
     /// The subscription.
     subscription: String,
-    /// waiting, acked, dead or discarded.
+    /// waiting, acked, dead, discarded (a dead letter that was deleted) or replaced (a dead letter whose
+    /// place an edited copy has taken).
     status: &'static str,
     /// How often it was replayed.
     replays: u32,
     /// Oldest first.
     attempts: Vec<AttemptBody>,
-    /// What its acknowledged attempt published, as far as the ledger lists it.
+    /// What its acknowledged attempt published, as far as the ledger lists it; of a replaced delivery, the
+    /// edited copy.
     published: Vec<Reference>,
     /// How many more it published.
     published_more: u32,
@@ -157,7 +189,7 @@ impl From<DeliveryHistory> for DeliveryBody {
 #[derive(Debug, Serialize, ToSchema)]
 struct Story {
     /// The message.
-    message: MessageBody,
+    message: RoutedMessage,
     /// What became of it.
     deliveries: Vec<DeliveryBody>,
     /// Other topics that have a message of the same id; ask for them with `topic`.
@@ -165,26 +197,15 @@ struct Story {
 }
 
 impl Story {
-    fn new(history: History) -> Result<Self, Problem> {
-        let message = &history.stored.message;
-        let (payload, payload_encoding) = value::shown(&message.payload)?;
+    fn new(history: History, sight: Sight, mask: &[String]) -> Result<Self, Problem> {
         let filter_errors = history
             .stored
             .filter_errors
             .iter()
             .map(|(route, reason)| FilterError { route: route.to_string(), reason: reason.clone() });
         Ok(Self {
-            message: MessageBody {
-                id: message.id.clone(),
-                topic: message.topic.to_string(),
-                key: message.key.clone(),
-                content_type: message.content_type.clone(),
-                headers: message.headers.clone(),
-                published_at_ms: message.published_at.0,
-                expires_at_ms: message.expires_at.map(|at| at.0),
-                size_bytes: message.payload.len() as u64,
-                payload,
-                payload_encoding,
+            message: RoutedMessage {
+                message: MessageBody::new(&history.stored.message, sight, mask)?,
                 queues: history.stored.routed.iter().map(ToString::to_string).collect(),
                 filter_errors: filter_errors.collect(),
                 parent: history.parent.map(Reference::from),
@@ -201,6 +222,7 @@ fn word(status: Status) -> &'static str {
         Status::Acked => "acked",
         Status::Dead => "dead",
         Status::Discarded => "discarded",
+        Status::Replaced => "replaced",
     }
 }
 
@@ -222,12 +244,16 @@ struct InTopic {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn get_message(
     State(admin): State<Admin>,
+    sight: Sight,
     Path(id): Path<String>,
     Query(query): Query<InTopic>,
 ) -> Result<Json<Story>, Problem> {
     let topic = query.topic.as_deref().map(Name::new).transpose()?;
     match admin.handle.history(id.clone(), topic).await? {
-        Some(history) => Ok(Json(Story::new(history)?)),
+        Some(history) => {
+            let mask = admin.handle.masks(&history.stored.message.topic, &history.stored.routed);
+            Ok(Json(Story::new(history, sight, &mask)?))
+        }
         None => {
             let place = query.topic.map(|topic| format!(" in the topic {topic}")).unwrap_or_default();
             let detail =
@@ -252,6 +278,7 @@ enum StatusWord {
     Acked,
     Dead,
     Discarded,
+    Replaced,
 }
 
 /// What to look for; everything given must hold.
@@ -304,6 +331,7 @@ impl Wanted {
                 StatusWord::Acked => Status::Acked,
                 StatusWord::Dead => Status::Dead,
                 StatusWord::Discarded => Status::Discarded,
+                StatusWord::Replaced => Status::Replaced,
             }),
             subscription: self.subscription.as_deref().map(Name::new).transpose()?,
         })
@@ -315,7 +343,7 @@ impl Wanted {
 struct Standing {
     /// The subscription.
     subscription: String,
-    /// waiting, acked, dead or discarded.
+    /// waiting, acked, dead, discarded or replaced.
     status: &'static str,
 }
 

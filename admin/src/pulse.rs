@@ -18,6 +18,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::subscriptions::LatencyBody;
+
 /// How long a look is good for.
 const FRESH: Duration = Duration::from_millis(900);
 /// How often totals are kept.
@@ -68,6 +70,8 @@ pub(crate) struct SubscriptionNow {
     dead: u64,
     /// The reason of the latest failed attempt.
     last_failure: Option<String>,
+    /// How long attempts, and messages, took.
+    latency: LatencyBody,
 }
 
 /// How a broker is doing.
@@ -209,6 +213,7 @@ fn subscription_now(handle: &Handle, name: &Name, definition: &Subscription) -> 
     // What is wanted counts before what has come of it yet: who presses pause sees that it was pressed.
     let paused = definition.is_paused() && status.state == State::Starting;
     Some(SubscriptionNow {
+        latency: LatencyBody::of(&status),
         state: if paused { State::Paused.as_str() } else { status.state.as_str() },
         since_ms: status.since.0,
         error: status.error,

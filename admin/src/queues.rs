@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Name, Queue, Subscription};
-use brolly_dispatch::{Entry, QueueCounts, Waiting};
+use brolly_dispatch::{Entry, Handle, QueueCounts, Waiting};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -22,6 +22,7 @@ use crate::{
     extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
+    sight::Sight,
 };
 
 /// What a queue holds; null where the broker cannot tell.
@@ -84,6 +85,11 @@ fn consumers(admin: &Admin) -> HashMap<Name, Name> {
     subscriptions.into_iter().map(|(name, entry)| (entry.value.queue.clone(), name)).collect()
 }
 
+/// What is masked now.
+fn masked(handle: &Handle, name: &Name) -> Vec<String> {
+    handle.get::<Queue>(name).map(|entry| entry.value.mask.clone()).unwrap_or_default()
+}
+
 pub(crate) fn router() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(list_queues))
@@ -133,11 +139,13 @@ async fn get_queue(State(admin): State<Admin>, NameInPath(name): NameInPath) -> 
 async fn put_queue(
     State(admin): State<Admin>,
     By(handle): By,
+    sight: Sight,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Defined(value): Defined<Queue>,
 ) -> Result<Response, Problem> {
-    let put = definitions::put(&handle, &name, value, &headers).await?;
+    sight.may_unmask(&masked(&handle, &name), &value.mask)?;
+    let put = handle.put_queue(&name, value, etag::precondition(&headers)?).await?;
     let queue = LiveQueue::new(&admin, &name, &put.entry, consumers(&admin).get(&name)).await?;
     Ok(definitions::answer(&put, queue))
 }
@@ -206,10 +214,12 @@ struct Deletion {
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use, not-empty")))]
 async fn delete_queue(
     By(handle): By,
+    sight: Sight,
     NameInPath(name): NameInPath,
     Query(deletion): Query<Deletion>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
+    sight.may_unmask(&masked(&handle, &name), &[])?;
     handle.delete_queue(&name, etag::precondition(&headers)?, deletion.force).await?;
     Ok(StatusCode::NO_CONTENT)
 }

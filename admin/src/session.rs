@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name, Timestamp};
-use brolly_dispatch::{Handle, Role, Token};
+use brolly_dispatch::{Handle, Rights, Role, Token};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -87,7 +87,7 @@ impl Sessions {
         let token = handle.get::<Token>(&session.token).ok();
         match token.filter(|entry| entry.revision == session.revision) {
             Some(entry) => {
-                Some(Caller { name: session.token, role: entry.value.role, csrf: Some(session.csrf) })
+                Some(Caller { name: session.token, rights: entry.value.rights(), csrf: Some(session.csrf) })
             }
             None => {
                 self.open.lock().remove(id);
@@ -132,6 +132,10 @@ struct NewSession {
     name: String,
     /// What it allows.
     role: Role,
+    /// Whether it may see payloads.
+    payloads: bool,
+    /// Whether it may see masked values.
+    unmasked: bool,
     /// What changes must bring in the header `x-csrf-token`.
     csrf_token: String,
 }
@@ -166,7 +170,7 @@ async fn sign_in(
     if let Some(wait) = admin.sign_ins.wait(address, admin.handle.now()) {
         return Err(Problem::too_many_attempts(wait));
     }
-    let Some((name, role)) = admin.handle.authenticate(wanted.token.trim()) else {
+    let Some((name, rights)) = admin.handle.authenticate(wanted.token.trim()) else {
         admin.sign_ins.failed(address, admin.handle.now());
         tracing::warn!(%address, "somebody tried to sign in with a wrong token");
         return Err(Problem::refused(Code::Unauthorized, "the token is not known; it may have been deleted"));
@@ -175,7 +179,8 @@ async fn sign_in(
     let (id, csrf_token) = admin.sessions.start(&admin.handle, name.clone(), life)?;
     tracing::info!(by = %name, %address, "signed in");
     let set = set_cookie(&admin, &id, life.as_secs())?;
-    let body = NewSession { name: name.to_string(), role, csrf_token };
+    let Rights { role, payloads, unmasked } = rights;
+    let body = NewSession { name: name.to_string(), role, payloads, unmasked, csrf_token };
     Ok((StatusCode::OK, [set], Json(body)).into_response())
 }
 

@@ -11,7 +11,8 @@ use crate::{
     extract::{NameInPath, Query},
     page::{self, Items},
     problem::Problem,
-    value::{self, Encoding},
+    sight::{Seen, Sight},
+    value::Encoding,
 };
 
 /// Which entries are wanted.
@@ -33,7 +34,8 @@ struct Entries {
 struct EntryBody {
     /// The key.
     key: String,
-    /// The value: JSON where it is JSON, else a string where it is UTF-8, else `{"base64": "…"}`.
+    /// The value: JSON where it is JSON, else a string where it is UTF-8, else `{"base64": "…"}`; null
+    /// where the token may not see payloads.
     #[schema(value_type = serde_json::Value)]
     value: Box<RawValue>,
     /// Which of these it is.
@@ -44,13 +46,14 @@ pub(crate) fn router() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().routes(routes!(list_state))
 }
 
-/// Lists a subscription's state in the order of keys.
+/// Lists a subscription's state in the order of keys. Masks are of messages: no value of a state is masked.
 #[utoipa::path(get, path = "/subscriptions/{subscription}/state", tag = "subscriptions",
     params(("subscription" = String, Path), Entries),
     responses((status = 200, body = Items<EntryBody>),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn list_state(
     State(admin): State<Admin>,
+    sight: Sight,
     NameInPath(subscription): NameInPath,
     Query(wanted): Query<Entries>,
 ) -> Result<Json<Items<EntryBody>>, Problem> {
@@ -60,7 +63,7 @@ async fn list_state(
     entries.truncate(limit);
     let next = if more { entries.last().map(|entry| entry.key.clone()) } else { None };
     let items = entries.into_iter().map(|entry| {
-        let (value, encoding) = value::shown(&entry.value)?;
+        let Seen { value, encoding, .. } = sight.show(&entry.value, &[])?;
         Ok(EntryBody { key: entry.key, value, encoding })
     });
     Ok(Json(Items { items: items.collect::<Result<_, Problem>>()?, next }))

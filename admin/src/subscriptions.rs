@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name, Subscription};
-use brolly_dispatch::{Entry, Status};
+use brolly_dispatch::{Entry, Percentiles, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -33,6 +33,36 @@ struct Failure {
     reason: String,
 }
 
+/// Percentiles of durations, in microseconds; each within 2 % of the true one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct PercentilesBody {
+    /// How many durations they are of.
+    count: u64,
+    /// Half took at most so long.
+    p50_us: u64,
+    /// 95 of 100 took at most so long.
+    p95_us: u64,
+    /// 99 of 100 took at most so long.
+    p99_us: u64,
+}
+
+/// How long things took in the last five to ten minutes; null where nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct LatencyBody {
+    /// One attempt of the handler, however it ended.
+    attempt: Option<PercentilesBody>,
+    /// From the acceptance of a message to the end of the attempt that acknowledged it.
+    handled: Option<PercentilesBody>,
+}
+
+impl LatencyBody {
+    pub(crate) fn of(status: &Status) -> Self {
+        let body =
+            |Percentiles { count, p50_us, p95_us, p99_us }| PercentilesBody { count, p50_us, p95_us, p99_us };
+        Self { attempt: status.attempt.map(body), handled: status.handled.map(body) }
+    }
+}
+
 /// What a subscription is doing. The numbers count since the host started.
 #[derive(Debug, Serialize, ToSchema)]
 struct StatusBody {
@@ -52,11 +82,15 @@ struct StatusBody {
     dead: u64,
     /// The latest failed attempt.
     last_failure: Option<Failure>,
+    /// How long attempts, and messages, took.
+    latency: LatencyBody,
 }
 
 impl From<Status> for StatusBody {
     fn from(status: Status) -> Self {
+        let latency = LatencyBody::of(&status);
         Self {
+            latency,
             state: status.state.as_str(),
             since_ms: status.since.0,
             error: status.error,

@@ -2,12 +2,15 @@
 //! are scripted.
 
 mod access;
+mod alerts;
 mod console;
 mod definitions;
 mod desk;
 mod events;
 mod house;
 mod limits;
+mod mending;
+mod payloads;
 mod plugins;
 mod publishing;
 mod serving;

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name};
-use brolly_dispatch::{Precondition, Role, Token};
+use brolly_dispatch::{Grant, Precondition, Rights, Role, Token};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -28,6 +28,10 @@ struct TokenBody {
     name: String,
     /// What it allows.
     role: Role,
+    /// Whether it may see payloads: those of messages and dead letters, captures, and plugins' state.
+    payloads: bool,
+    /// Whether it may see values that topics and queues mask.
+    unmasked: bool,
     /// When it was made, in milliseconds since 1970.
     created_at_ms: u64,
 }
@@ -40,6 +44,12 @@ struct WantedToken {
     name: String,
     /// What it allows.
     role: Role,
+    /// Whether it may see payloads: those of messages and dead letters, captures, and plugins' state; by
+    /// default operators and admins may.
+    payloads: Option<bool>,
+    /// Whether it may see values that topics and queues mask; by default admins may, if they may see
+    /// payloads.
+    unmasked: Option<bool>,
 }
 
 /// A new token.
@@ -49,6 +59,10 @@ struct NewToken {
     name: String,
     /// What it allows.
     role: Role,
+    /// Whether it may see payloads: those of messages and dead letters, captures, and plugins' state.
+    payloads: bool,
+    /// Whether it may see values that topics and queues mask.
+    unmasked: bool,
     /// What to send as `Authorization: Bearer …`. It is shown this once.
     token: String,
 }
@@ -60,6 +74,10 @@ struct Myself {
     name: String,
     /// What it allows.
     role: Role,
+    /// Whether it may see payloads: those of messages and dead letters, captures, and plugins' state.
+    payloads: bool,
+    /// Whether it may see values that topics and queues mask.
+    unmasked: bool,
     /// What changes that are made in a session must bring in the header `x-csrf-token`; null for a
     /// caller that brings a token.
     csrf_token: Option<String>,
@@ -80,10 +98,9 @@ async fn list_tokens(
     Query(part): Query<Part>,
 ) -> Result<Json<Items<TokenBody>>, Problem> {
     let page = admin.handle.list::<Token>(part.after_name()?.as_ref(), part.limit()?);
-    let items = page.items.iter().map(|(name, entry)| TokenBody {
-        name: name.to_string(),
-        role: entry.value.role,
-        created_at_ms: entry.created_at.0,
+    let items = page.items.iter().map(|(name, entry)| {
+        let Rights { role, payloads, unmasked } = entry.value.rights();
+        TokenBody { name: name.to_string(), role, payloads, unmasked, created_at_ms: entry.created_at.0 }
     });
     Ok(Json(Items { items: items.collect(), next: page.next }))
 }
@@ -91,13 +108,17 @@ async fn list_tokens(
 /// Makes a token.
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = WantedToken,
     responses((status = 201, body = NewToken),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use: the name is taken")))]
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use: the name is taken"),
+        (status = 422, body = Problem, content_type = "application/problem+json",
+            description = "invalid-definition: unmasked without payloads")))]
 async fn create_token(
     By(handle): By,
     body::Json(wanted): body::Json<WantedToken>,
 ) -> Result<Response, Problem> {
     let name = Name::new(&wanted.name)?;
-    let created = handle.create_token(&name, wanted.role).await;
+    let grant = Grant { role: wanted.role, payloads: wanted.payloads, unmasked: wanted.unmasked };
+    let Rights { role, payloads, unmasked } = grant.check()?;
+    let created = handle.create_token(&name, grant).await;
     let token = created.map_err(|error| match error {
         brolly_dispatch::Error::Refused(refusal) if refusal.code == Code::Changed => {
             let detail = format!("there is a token named {name} already; delete it or choose another name");
@@ -105,7 +126,7 @@ async fn create_token(
         }
         other => other.into(),
     })?;
-    let body = NewToken { name: wanted.name, role: wanted.role, token };
+    let body = NewToken { name: wanted.name, role, payloads, unmasked, token };
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
@@ -123,5 +144,6 @@ async fn delete_token(By(handle): By, NameInPath(name): NameInPath) -> Result<St
 /// Tells whose token or session makes the request, and what it allows.
 #[utoipa::path(get, path = "/whoami", tag = "tokens", responses((status = 200, body = Myself)))]
 async fn who_am_i(Extension(caller): Extension<Caller>) -> Json<Myself> {
-    Json(Myself { name: caller.name.to_string(), role: caller.role, csrf_token: caller.csrf })
+    let Rights { role, payloads, unmasked } = caller.rights;
+    Json(Myself { name: caller.name.to_string(), role, payloads, unmasked, csrf_token: caller.csrf })
 }

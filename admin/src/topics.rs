@@ -6,8 +6,8 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use brolly_core::{Code, Feed, Gap, Refusal, Standing, Topic};
-use brolly_dispatch::{FeedStatus, Heard};
+use brolly_core::{Code, Feed, Gap, Name, Refusal, Standing, Topic};
+use brolly_dispatch::{FeedStatus, Handle, Heard};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -19,6 +19,7 @@ use crate::{
     extract::{By, NameInPath, Query},
     page::{Items, Part},
     problem::Problem,
+    sight::Sight,
 };
 
 /// A time in which nobody listened: what was published then is lost.
@@ -63,6 +64,11 @@ impl FeedBody {
     }
 }
 
+/// What is masked now.
+fn masked(handle: &Handle, name: &Name) -> Vec<String> {
+    handle.get::<Topic>(name).map(|entry| entry.value.mask.clone()).unwrap_or_default()
+}
+
 pub(crate) fn router() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(list_topics))
@@ -104,10 +110,12 @@ async fn get_topic(
         (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-definition, unknown-reference, unsupported")))]
 async fn put_topic(
     By(handle): By,
+    sight: Sight,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
     Defined(value): Defined<Topic>,
 ) -> Result<Response, Problem> {
+    sight.may_unmask(&masked(&handle, &name), &value.mask)?;
     let put = definitions::put(&handle, &name, value, &headers).await?;
     Ok(definitions::answer(&put, Entity::new(&name, &put.entry)))
 }
@@ -120,9 +128,11 @@ async fn put_topic(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "in-use")))]
 async fn delete_topic(
     By(handle): By,
+    sight: Sight,
     NameInPath(name): NameInPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
+    sight.may_unmask(&masked(&handle, &name), &[])?;
     definitions::delete::<Topic>(&handle, &name, &headers).await
 }
 

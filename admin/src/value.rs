@@ -15,6 +15,8 @@ pub(crate) enum Encoding {
     Text,
     /// Anything else: shown as `{"base64": "…"}`.
     Base64,
+    /// Not shown, since the token lacks the right: null.
+    Hidden,
 }
 
 #[derive(Serialize)]

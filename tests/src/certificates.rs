@@ -1,13 +1,14 @@
-//! Certificates for servers of a test on this machine, vouched for by an authority of the test's own.
+//! Certificates for servers of the tests; made anew each time, as files in the tree expire.
 
 use std::{fs, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-/// Writes `ca.pem`, and `server.pem` with `server.key` for localhost and 127.0.0.1.
+/// Writes a certificate for `localhost` and 127.0.0.1 (`server.pem`, `server.key`) and that of the authority which
+/// signed it (`ca.pem`).
 ///
 /// # Panics
-/// When they cannot be made or written.
+/// When the folder cannot be written to.
 pub fn write(folder: &Path) {
     let key = || KeyPair::generate().expect("a key");
     let (ca_key, server_key) = (key(), key());

@@ -97,6 +97,7 @@ async fn every_hostile_guest_is_contained_and_named() {
                     .unwrap();
                 assert!(reason.contains(word), "{what}: {reason}");
                 assert!(reason.len() < 2_000, "{what}: {} bytes", reason.len());
+                tried(&server, name, word, &what).await;
             }
         }
     }
@@ -107,6 +108,19 @@ async fn every_hostile_guest_is_contained_and_named() {
         assert!(logs.len() < 100_000, "the log limit holds: {} bytes", logs.len());
     }
     assert_eq!(server.terminate().await, Some(0));
+}
+
+/// A trial of the dead letter is held by the same limits, and changes nothing.
+async fn tried(server: &Server, name: &str, word: &str, what: &str) {
+    let path = format!("/subscriptions/{name}/dead-letters/m");
+    let trial = server.call(Method::POST, &format!("{path}/try"), Some(json!({}))).await.ok();
+    assert_ne!(trial["outcome"], "ack", "{what}");
+    let reason = trial["reason"].as_str().unwrap();
+    assert!(reason.contains(word), "{what}: {reason}");
+    assert_eq!((&trial["state"], &trial["published"]), (&json!([]), &json!([])), "{what}");
+    assert!(trial["logs"].to_string().len() < 100_000, "{what}");
+    let letter = server.get(&path).await;
+    assert_eq!(letter["attempts_made"].as_array().unwrap().len() as u64, letter["attempts"], "{what}");
 }
 
 /// Beside an endless loop the others keep going, and each of its deliveries ends within its limit.

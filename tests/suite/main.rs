@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod alerts;
 mod captures;
 mod cli;
 mod console;
 mod crash;
+mod desk;
 mod embedded;
 mod guide;
 mod handlers;

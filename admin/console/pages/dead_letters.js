@@ -6,11 +6,13 @@ import { ask, button, confirm, field, optional } from "../form.js";
 import { count, moment } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
+import { letter } from "./letter.js";
 
 const PART = 100;
 const NAMED = 200;
 
 export function deadLetters(view) {
+  if (view.path[1]) return letter(view, ...view.path);
   return view.path[0] ? desk(view, view.path[0]) : list(view);
 }
 
@@ -56,7 +58,7 @@ async function desk({ root, title, signal }, name) {
   }
   const act = actions(base, name, outcome, read);
   const groups = groupTable(act);
-  const letters = letterTable(chosen, showChosen, act);
+  const letters = letterTable(name, chosen, showChosen, act);
   const picked = () => ({ ids: [...chosen] });
   selection.append(...[
     button(t("replay_chosen"), () => act.replay(picked()), { tone: "primary" }),
@@ -64,27 +66,39 @@ async function desk({ root, title, signal }, name) {
   ].filter(Boolean));
   root.append(h("p", {}, link("dead-letters", `← ${t("page.dead-letters")}`), " · ", link(place("subscriptions", name), t("open_subscription"))),
     h("p", { class: "buttons" }, button(t("replay_all"), () => act.replay({ all: true })), button(t("delete_all"), () => act.drop({ all: true }, t("delete_all"))),
-      button(t("refresh"), read, { role: "viewer" })), outcome,
+      button(t("refresh"), read, { role: "viewer" })), may("operator") ? matching(act) : "", outcome,
     h("section", {}, h("h2", {}, t("by_reason")), groups.node, note),
     h("section", {}, h("h2", {}, t("each")), selection, letters.node, more));
   showChosen();
   await read();
 }
 
+// Those whose reason contains a text.
+function matching(act) {
+  const text = h("input", { type: "search", "aria-label": t("reason_contains"), placeholder: t("reason_contains"), required: true });
+  const chosen = (run) => async () => {
+    if (text.reportValidity()) await run({ reason: text.value });
+  };
+  return h("div", { class: "bar-of-page" }, text, button(t("replay_matching"), chosen(act.replay)),
+    button(t("delete_matching"), chosen((selection) => act.drop(selection, t("delete_matching")))));
+}
+
 function actions(base, name, outcome, read) {
   // Calls as often as there is more than one call handles.
   async function repeat(once, selection) {
-    const all = { done: [], not_found: [] };
+    const all = { done: [], not_found: [], refused: [] };
     for (let round = 0; round < 1_000; round += 1) {
       const result = await once();
       all.done.push(...result.done);
       all.not_found.push(...result.not_found);
+      all.refused.push(...result.refused);
+      if (result.refused.length > 0) break;
       if (!result.more || selection.ids) break;
     }
     return all;
   }
   async function show(words, result) {
-    announce(t(words, { n: count(result.done.length) }), result.not_found.length > 0 ? "warn" : "good");
+    announce(t(words, { n: count(result.done.length) }), result.not_found.length + result.refused.length > 0 ? "warn" : "good");
     outcome.replaceChildren(results(words, result));
     await read();
   }
@@ -105,9 +119,9 @@ function actions(base, name, outcome, read) {
 }
 
 // Ids stand in the address, which has an end: some at a time.
-async function dropPart(base, { ids, all, shape }) {
-  if (!ids) return call("DELETE", `${base}/dead-letters?${all ? "all=true" : `shape=${encodeURIComponent(shape)}`}`);
-  const result = { done: [], not_found: [], more: false };
+async function dropPart(base, { ids, ...others }) {
+  if (!ids) return call("DELETE", `${base}/dead-letters?${new URLSearchParams(others)}`);
+  const result = { done: [], not_found: [], refused: [], more: false };
   for (let i = 0; i < ids.length; i += 50) {
     const query = ids.slice(i, i + 50).map((id) => `id=${encodeURIComponent(id)}`).join("&");
     const part = await call("DELETE", `${base}/dead-letters?${query}`);
@@ -120,8 +134,9 @@ async function dropPart(base, { ids, all, shape }) {
 // What became of each that was meant.
 function results(words, result) {
   const lines = [...result.done.map((id) => [id, t(words === "replayed" ? "result.replayed" : "result.deleted"), "good"]),
-    ...result.not_found.map((id) => [id, t("result.not_found"), "bad"])];
-  return h("details", { class: "panel" }, h("summary", {}, t("results", { done: count(result.done.length), failed: count(result.not_found.length) })),
+    ...result.refused.map((one) => [one.id, one.detail, "bad"]), ...result.not_found.map((id) => [id, t("result.not_found"), "bad"])];
+  const failed = result.not_found.length + result.refused.length;
+  return h("details", { class: "panel", open: failed > 0 }, h("summary", {}, t("results", { done: count(result.done.length), failed: count(failed) })),
     h("ul", { class: "plain" }, lines.slice(0, NAMED).map(([id, text, tone]) => h("li", {}, link(place("messages", id), id), " ", h("span", { class: tone }, text)))),
     lines.length > NAMED && h("p", { class: "hint" }, t("more_rows", { n: lines.length - NAMED })));
 }
@@ -140,7 +155,7 @@ function groupTable(act) {
   ], { key: (g) => g.shape, label: t("by_reason"), empty: t("no_dead_letters") });
 }
 
-function letterTable(chosen, changed, act) {
+function letterTable(name, chosen, changed, act) {
   const pick = (letter) => h("input", { type: "checkbox", "aria-label": t("choose_name", { name: letter.message_id }), checked: chosen.has(letter.message_id),
     onchange: (event) => {
       if (event.target.checked) chosen.add(letter.message_id);
@@ -149,7 +164,7 @@ function letterTable(chosen, changed, act) {
     } });
   return liveTable([
     ...(may("operator") ? [{ head: t("choose"), class: "pick", node: pick, sign: (one) => String(chosen.has(one.message_id)) }] : []),
-    { head: t("message"), row: true, node: (one) => link(`${place("messages", one.message_id)}?topic=${encodeURIComponent(one.topic)}`, one.message_id), sign: (one) => one.message_id },
+    { head: t("message"), row: true, node: (one) => link(`${place("dead-letters", name, one.message_id)}?topic=${encodeURIComponent(one.topic)}`, one.message_id), sign: (one) => one.message_id },
     { head: t("key"), text: (one) => one.key || "–" },
     { head: t("reason"), class: "prose", text: (one) => one.reason },
     { head: t("attempts"), class: "number", text: (one) => count(one.attempts) },

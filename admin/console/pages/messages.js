@@ -8,15 +8,15 @@ import { bytes, count, json, micros, moment, short } from "../format.js";
 import { t } from "../text/text.js";
 
 const PART = 50;
-const STATUSES = ["waiting", "acked", "dead", "discarded"];
-const STATUS_TONES = { waiting: "warn", acked: "good", dead: "bad", discarded: "" };
+const STATUSES = ["waiting", "acked", "dead", "discarded", "replaced"];
+const STATUS_TONES = { waiting: "warn", acked: "good", dead: "bad", discarded: "", replaced: "" };
 const OUTCOMES = { ack: "good", retry: "warn", reject: "bad", fault: "bad", expired: "bad", unfit: "bad" };
 
 export function messages(view) {
   return view.path[0] ? story(view, view.path[0]) : search(view);
 }
 
-const messagePath = (message) => `${place("messages", message.id)}?topic=${encodeURIComponent(message.topic)}`;
+export const messagePath = (message) => `${place("messages", message.id)}?topic=${encodeURIComponent(message.topic)}`;
 
 async function search({ root, query, signal }) {
   const [topics, subscriptions] = await Promise.all([definitions("topics"), definitions("subscriptions")]);
@@ -84,18 +84,31 @@ async function story({ root, title, query }, id) {
   const bad = deliveries.filter((one) => one.status === "dead");
   root.append(
     h("p", {}, link("messages", `← ${t("page.messages")}`)),
-    bad.length > 0 ? h("div", { class: "verdict bad" }, bad.map((one) => summary(one))) : "",
+    bad.length > 0 ? h("div", { class: "verdict bad" }, bad.map((one) => summary(one, message))) : "",
     h("h2", {}, t("timeline")), timeline(message, deliveries),
     h("div", { class: "split" }, h("section", {}, h("h2", {}, t("envelope")), envelope(message, others)),
-      h("section", {}, h("h2", {}, t("payload")), h("pre", { class: "payload", tabindex: "0", "aria-label": t("payload") }, json(message.payload)))));
+      h("section", {}, h("h2", {}, t("payload")), payload(message))));
+}
+
+const letterPath = (subscription, message) =>
+  `${place("dead-letters", subscription, message.id)}?topic=${encodeURIComponent(message.topic)}`;
+
+// A payload as far as it may be seen; that something is hidden is said.
+export function payload(message) {
+  if (message.payload_encoding === "hidden") return h("p", { class: "panel" }, t("payload_hidden"));
+  return [message.payload_masked && h("p", { class: "hint" }, t("payload_masked")), shownPayload(message)];
+}
+
+function shownPayload(message) {
+  return h("pre", { class: "payload", tabindex: "0", "aria-label": t("payload") }, json(message.payload));
 }
 
 // Which version failed, and why: what somebody who is called at night wants to know.
-function summary(delivery) {
+function summary(delivery, message) {
   const last = delivery.attempts.at(-1);
   return h("div", {}, h("h2", {}, t("failed_at", { name: delivery.subscription })),
     h("p", {}, last?.reason ?? ""), h("p", { class: "hint" }, last?.version ? `${t("version")} ${short(last.version)}` : "", " ",
-      link(place("dead-letters", delivery.subscription), t("look_dead_letters"))));
+      link(letterPath(delivery.subscription, message), t("mend"))));
 }
 
 function envelope(message, others) {
@@ -132,7 +145,7 @@ function published(message) {
     message.filter_errors.map((one) => h("p", { class: "warn" }, t("filter_failed", { route: one.route }), " ", h("code", {}, one.reason))));
 }
 
-function attempted(delivery, attempt) {
+export function attempted(delivery, attempt) {
   const logs = attempt.logs.map((line) => h("li", { class: line.level }, h("b", {}, line.level), " ", line.text));
   return h("li", { class: OUTCOMES[attempt.outcome] }, h("time", {}, moment(attempt.at_ms)),
     h("p", {}, link(place("subscriptions", delivery.subscription), delivery.subscription), " – ", t("attempt", { n: attempt.number }), ": ",
@@ -146,7 +159,8 @@ function attempted(delivery, attempt) {
 }
 
 function children(delivery) {
-  return h("li", { class: "child" }, h("p", {}, t("published_children", { name: delivery.subscription })),
+  const words = delivery.status === "replaced" ? "replaced_by" : "published_children";
+  return h("li", { class: "child" }, h("p", {}, t(words, { name: delivery.subscription })),
     h("ul", {}, delivery.published.map((one) => h("li", {}, link(messagePath(one), `${one.topic} / ${one.id}`)))),
     delivery.published_more > 0 && h("p", { class: "hint" }, t("more_rows", { n: delivery.published_more })));
 }

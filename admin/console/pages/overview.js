@@ -7,8 +7,10 @@ import { button } from "../form.js";
 import { STATE_TONES, age, clock, count, rate, span } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
+import { acknowledgeButton, condition, firingAlerts, reading } from "./alerts.js";
 
 const OLD_MS = 60_000;
+const ALERTS_MS = 3_000;
 const SLOW_START_MS = 10_000;
 const MOST = 30;
 
@@ -25,6 +27,9 @@ export async function overview({ root, signal }) {
     h("section", {}, h("h2", {}, t("page.subscriptions")), table.node));
   let queues = new Map();
   let revision = -1;
+  let firing = [];
+  // The alerts that were told last stay while the host cannot be asked; that it cannot is shown anyway.
+  live.repeat(async () => { firing = await firingAlerts().catch(() => firing); }, ALERTS_MS, signal);
   live.follow(async (now) => {
     if (now.revision !== revision) {
       revision = now.revision;
@@ -32,7 +37,7 @@ export async function overview({ root, signal }) {
       queues = new Map(read.map((queue) => [queue.name, queue]));
       if (signal.aborted) return;
     }
-    const found = troubles(now, queues);
+    const found = [...firing.map(alertTrouble), ...troubles(now, queues)];
     const worst = found.some((one) => one.bad) ? "bad" : found.length > 0 ? "warn" : "good";
     verdict.className = `verdict ${worst}`;
     say(headline, now.lost ? t("lost") : t(`verdict.${worst}`, { n: found.length }));
@@ -113,12 +118,21 @@ function queueTroubles(name, queue, taker) {
   return found;
 }
 
+// An alert that was told to somebody, and not only seen here.
+function alertTrouble(alert) {
+  const seen = alert.acknowledged && t("acknowledged_by", { name: alert.acknowledged.by });
+  return { key: `alert ${alert.id} ${alert.acknowledged !== null}`, bad: alert.acknowledged === null, what: `${t("alert")}: ${condition(alert)}`, since: alert.since,
+    why: [reading(alert), seen].filter(Boolean).join("; "), owners: alert.owners, go: [place("alerts", alert.id), t("open_alert")],
+    acknowledge: alert.acknowledged === null ? acknowledgeButton(alert) : "" };
+}
+
 // One trouble; the text is renewed, the buttons stay.
 function card(trouble) {
   const [what, since, why] = [h("h3", {}), h("span", {}), h("p", { class: "why" })];
   const whose = h("p", { class: "owners" });
   const node = h("li", {}, what, h("p", { class: "meta" }, since), why, whose, h("p", { class: "buttons" },
     trouble.press && button(t("resume"), () => pause(trouble.press, false), { label: t("resume_name", { name: trouble.press }), tone: "primary" }),
+    trouble.acknowledge,
     link(trouble.go[0], trouble.go[1], { class: "button" })));
   let known;
   return {

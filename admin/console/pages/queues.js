@@ -3,10 +3,11 @@
 import { get } from "../api.js";
 import { definitions, put, remove } from "../catalog.js";
 import { facts, h, link, liveTable, place, say } from "../dom.js";
-import { ask, button, field, optional, ownerLines } from "../form.js";
+import { ask, button, field, optional, ownerLines, pointerLines } from "../form.js";
 import { age, bytes, count, moment, owners } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
+import { rules } from "./rules.js";
 import { brokerOptions } from "./topics.js";
 
 const OLD_MS = 60_000;
@@ -65,8 +66,8 @@ async function detail({ root, title, signal, again }, name) {
       [t("taken_by"), queue.subscription ? link(place("subscriptions", queue.subscription), queue.subscription) : t("nobody")],
       [t("max_messages"), count(queue.retention.max_messages)], [t("max_bytes"), bytes(queue.retention.max_bytes)],
       [t("max_age"), queue.retention.max_age_ms === null ? t("no_limit") : `${count(queue.retention.max_age_ms)} ms`],
-      [t("changed"), moment(queue.changed_at_ms)],
-    ]), peek(name));
+      [t("mask"), (queue.mask ?? []).join(", ")], [t("changed"), moment(queue.changed_at_ms)],
+    ]), rules(queue, again), peek(name));
   live.follow((now) => {
     const held = now.queues.get(name);
     if (!held) return;
@@ -123,6 +124,7 @@ async function edit(queue, again) {
       field({ name: "broker", label: t("broker"), kind: "select", value: old.broker, options: await brokerOptions(), fixed: Boolean(queue) }),
       field({ name: "max_messages", label: t("max_messages"), kind: "number", min: 1, value: retention.max_messages }),
       field({ name: "max_age_ms", label: t("max_age_ms"), kind: "number", min: 1, value: retention.max_age_ms ?? "", read: optional, hint: t("max_age_hint") }),
+      field({ name: "mask", label: t("mask"), kind: "area", rows: 2, value: pointerLines.show(old.mask), hint: t("mask_hint"), read: pointerLines.read }),
     ],
     save: async (values) => {
       const { name: wanted, max_messages, max_age_ms, ...fields } = values;

@@ -7,16 +7,23 @@ import { ask, button, confirm, field } from "../form.js";
 import { age, count, moment } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
+import { channels } from "./channels.js";
 
 const TONES = { connected: "good", connecting: "warn", blocked: "bad", failed: "bad" };
 const ROLES = ["viewer", "operator", "admin"];
 
 export async function settings({ root, signal, again }) {
   const me = whoAmI();
-  root.append(h("section", {}, h("h2", {}, t("session")), facts([[t("token"), me.name], [t("role"), `${t(`role.${me.role}`)} – ${t(`role_may.${me.role}`)}`]])));
+  root.append(h("section", {}, h("h2", {}, t("session")), facts([[t("token"), me.name],
+    [t("role"), `${t(`role.${me.role}`)} – ${t(`role_may.${me.role}`)}`], [t("sees"), t(`sees.${sight(me)}`)]])));
   await brokers(root, signal, again);
+  await channels(root, signal);
   if (may("admin")) await tokens(root);
 }
+
+// What a token sees of payloads, in one word.
+const sight = (one) => (one.unmasked ? "all" : one.payloads ? "masked" : "none");
+const RIGHTS = { "": {}, none: { payloads: false }, masked: { payloads: true, unmasked: false }, all: { payloads: true, unmasked: true } };
 
 async function brokers(root, signal, again) {
   const defined = new Map((await get("/brokers?limit=1000")).items.map((one) => [one.name, one]));
@@ -61,6 +68,7 @@ async function tokens(root) {
   const table = liveTable([
     { head: t("token"), row: true, text: (one) => one.name },
     { head: t("role"), text: (one) => t(`role.${one.role}`) },
+    { head: t("sees"), text: (one) => t(`sees.${sight(one)}`) },
     { head: t("made"), text: (one) => moment(one.created_at_ms) },
     { head: t("actions"), class: "actions", sign: (one) => one.name, node: (one) => button(t("delete"), () => confirm({
       title: t("delete_name", { name: one.name }), intro: t("delete_token_hint"), action: t("delete"),
@@ -72,9 +80,10 @@ async function tokens(root) {
     title: t("add_token"), fields: [
       field({ name: "name", label: t("name"), required: true }),
       field({ name: "role", label: t("role"), kind: "select", value: "viewer", options: ROLES.map((role) => [role, `${t(`role.${role}`)} – ${t(`role_may.${role}`)}`]) }),
+      field({ name: "sees", label: t("sees"), kind: "select", value: "", hint: t("sees_hint"), options: Object.keys(RIGHTS).map((word) => [word, t(`sees.${word || "role"}`)]) }),
     ],
-    save: async (values) => {
-      const token = await call("POST", "/tokens", { body: values });
+    save: async ({ name, role, sees }) => {
+      const token = await call("POST", "/tokens", { body: { name, role, ...RIGHTS[sees] } });
       made.replaceChildren(h("div", { class: "panel" }, h("p", {}, t("token_once", { name: token.name })), h("code", { class: "whole" }, token.token)));
       await read();
     },

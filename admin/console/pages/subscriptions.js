@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { definitions, pause, put, remove, subscriptionDefinition } from "../catalog.js";
 import { announce, facts, h, link, liveTable, place, say } from "../dom.js";
 import { ask, button, confirm, field, lines } from "../form.js";
-import { STATE_TONES, age, bytes, count, handler, moment, rate, short } from "../format.js";
+import { STATE_TONES, age, bytes, count, handler, micros, moment, rate, short } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
 
@@ -41,6 +41,7 @@ async function list({ root, signal, again }) {
     { head: t("acked"), class: "number", text: (s) => count(s.acked) },
     { head: t("retried"), class: "number", text: (s) => count(s.retried) },
     { head: t("dead"), class: "number", text: (s) => count(s.dead), tone: (s) => (s.dead > 0 ? "bad" : "") },
+    { head: t("handled_p95"), class: "number", text: (s) => (s.latency.handled ? micros(s.latency.handled.p95_us) : "–") },
     { head: t("workers"), class: "number", text: (s) => (s.defined ? count(s.defined.workers) : "–") },
     { head: t("last_failure"), class: "prose", text: (s) => s.error ?? s.last_failure ?? "–" },
   ], { key: (s) => s.name, label: t("page.subscriptions"), empty: t("none_yet"), more: (n) => t("more_rows", { n }) });
@@ -70,10 +71,12 @@ async function detail({ root, title, signal, again }, name) {
   const numbers = Object.fromEntries(words.map((word) => [word, h("b", {})]));
   const why = h("p", { class: "error" });
   const press = h("span", {});
+  const latency = latencyTable();
   let drawn;
   root.append(h("p", {}, link("subscriptions", `← ${t("page.subscriptions")}`)),
     h("p", { class: "state-line" }, `${t("state")}: `, state, " ", press), why,
     h("dl", { class: "numbers" }, words.map((word) => h("div", {}, h("dt", {}, t(word)), h("dd", {}, numbers[word])))),
+    latency.node,
     h("p", { class: "buttons" },
       button(t("edit"), () => edit(shown, plugin, again), { label: t("edit_name", { name }) }),
       button(t("delete"), () => confirm({ title: t("delete_name", { name }), intro: t("delete_subscription_hint"), action: t("delete"),
@@ -95,8 +98,19 @@ async function detail({ root, title, signal, again }, name) {
     }
     const values = [rate(now.rates.get(name)?.acked), count(held?.ready ?? null), count(held?.in_flight ?? null), age(held?.oldest_at_ms),
       count(one.acked), count(one.retried), count(one.dead), count(held?.dead ?? 0)];
+    latency.update(["handled", "attempt"].map((what) => ({ what, ...one.latency[what] })));
     words.forEach((word, index) => say(numbers[word], values[index]));
   }, signal);
+}
+
+// How long attempts, and messages, took lately.
+function latencyTable() {
+  const cell = (name) => (one) => (one[name] === undefined ? "–" : micros(one[name]));
+  return liveTable([
+    { head: t("latency"), row: true, text: (one) => t(`latency.${one.what}`) },
+    ...["p50", "p95", "p99"].map((name) => ({ head: name, class: "number", text: cell(`${name}_us`) })),
+    { head: t("count"), class: "number", text: (one) => count(one.count ?? 0) },
+  ], { key: (one) => one.what, label: t("latency"), empty: "" });
 }
 
 function handledBy(one) {

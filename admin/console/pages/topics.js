@@ -3,7 +3,7 @@
 import { all } from "../api.js";
 import { definitions, put, remove } from "../catalog.js";
 import { h, link, liveTable, place } from "../dom.js";
-import { ask, button, confirm, field, ownerLines } from "../form.js";
+import { ask, button, confirm, field, ownerLines, pointerLines } from "../form.js";
 import { owners, short } from "../format.js";
 import * as live from "../live.js";
 import { MOST_ROUTES, flows, picture } from "../picture.js";
@@ -111,6 +111,7 @@ async function editTopic(topic, again) {
       field({ name: "description", label: t("description"), value: old.description }),
       field({ name: "owners", label: t("owners"), kind: "area", value: ownerLines.show(old.owners), hint: t("owners_hint"), read: ownerLines.read }),
       field({ name: "broker", label: t("broker"), kind: "select", value: old.broker, options: await brokerOptions(), fixed: Boolean(topic) }),
+      field({ name: "mask", label: t("mask"), kind: "area", rows: 2, value: pointerLines.show(old.mask), hint: t("mask_hint"), read: pointerLines.read }),
     ],
     save: async (values) => {
       const { name: wanted, ...fields } = values;

@@ -49,18 +49,30 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("POST", "/api/v1/subscriptions/{subscription}/resume", Some(CHANGE)),
     ("GET", "/api/v1/subscriptions/{subscription}/forward", Some(READ)),
     ("GET", "/api/v1/subscriptions/{subscription}/state", Some(READ)),
-    ("GET", "/api/v1/subscriptions/{subscription}/captures", Some(READ)),
+    // Not the role but the right `payloads`, which viewers have not by default.
+    ("GET", "/api/v1/subscriptions/{subscription}/captures", Some(CHANGE)),
     ("PUT", "/api/v1/subscriptions/{subscription}/recording", Some(CHANGE)),
     ("GET", "/api/v1/subscriptions/{subscription}/dead-letters", Some(READ)),
     ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/replay", Some(CHANGE)),
     ("DELETE", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/replay", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}", Some(READ)),
+    ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/edit", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}/try", Some(CHANGE)),
     ("GET", "/api/v1/messages", Some(READ)),
     ("GET", "/api/v1/messages/{id}", Some(READ)),
     ("GET", "/api/v1/queues/{queue}/messages", Some(READ)),
     ("GET", "/api/v1/subscriptions/{subscription}/dead-letter-reasons", Some(READ)),
     ("POST", "/api/v1/topics/{topic}/explain", Some(READ)),
+    ("GET", "/api/v1/channels", Some(READ)),
+    ("GET", "/api/v1/channels/{channel}", Some(READ)),
+    ("PUT", "/api/v1/channels/{channel}", Some(CHANGE)),
+    ("DELETE", "/api/v1/channels/{channel}", Some(CHANGE)),
+    ("POST", "/api/v1/channels/{channel}/test", Some(CHANGE)),
+    ("GET", "/api/v1/alerts", Some(READ)),
+    ("GET", "/api/v1/alerts/{alert}", Some(READ)),
+    ("POST", "/api/v1/alerts/{alert}/acknowledge", Some(CHANGE)),
     ("GET", "/api/v1/audit", Some(READ)),
     ("GET", "/api/v1/events", Some(READ)),
     ("POST", "/api/v1/session", None),
@@ -207,6 +219,10 @@ async fn what_is_answered_is_what_is_described() {
         ("/api/v1/subscriptions/{subscription}/state", "/api/v1/subscriptions/s/state"),
         ("/api/v1/subscriptions/{subscription}/captures", "/api/v1/subscriptions/s/captures"),
         ("/api/v1/subscriptions/{subscription}/dead-letters", "/api/v1/subscriptions/s/dead-letters"),
+        (
+            "/api/v1/subscriptions/{subscription}/dead-letters/{message_id}",
+            "/api/v1/subscriptions/s/dead-letters/m",
+        ),
         ("/api/v1/messages", "/api/v1/messages"),
         ("/api/v1/messages/{id}", "/api/v1/messages/m"),
         (
@@ -307,7 +323,7 @@ async fn tokens_are_shown_once_and_can_be_revoked() {
     };
     assert_eq!(
         whoami(secret.clone()).await.expect(200).json(),
-        json!({"name": "ci", "role": "operator", "csrf_token": null})
+        json!({"name": "ci", "role": "operator", "payloads": true, "unmasked": false, "csrf_token": null})
     );
 
     let list = house.get("/api/v1/tokens").await.expect(200);

@@ -27,7 +27,7 @@ pub use definition::{Definition, Kind};
 pub use error::Error;
 pub use plugin::{Plugin, Version};
 pub use snapshot::{Entry, Snapshot};
-pub use token::{Role, Token};
+pub use token::{Grant, Rights, Role, Token};
 
 /// The wanted state. Cheap to share; one per data directory.
 pub struct Catalog {

@@ -7,7 +7,7 @@ use brolly_core::{
 };
 use brolly_store::{Config, Store, keys};
 
-use crate::{Action, Catalog, Definition, Error, Plugin, Precondition, Records, Role, Token};
+use crate::{Action, Catalog, Definition, Error, Grant, Plugin, Precondition, Records, Role, Token};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -220,15 +220,21 @@ async fn a_put_without_a_state_keeps_the_state() {
 #[tokio::test]
 async fn tokens_are_kept_hashed_and_the_last_admin_stays() {
     let bench = open();
-    let secret = bench.catalog.create_token(&name("root"), Role::Admin, None).await.unwrap();
-    let viewer = bench.catalog.create_token(&name("eyes"), Role::Viewer, None).await.unwrap();
-    assert_eq!(bench.catalog.authenticate(&secret), Some((name("root"), Role::Admin)));
-    assert_eq!(bench.catalog.authenticate(&viewer), Some((name("eyes"), Role::Viewer)));
+    let secret = bench.catalog.create_token(&name("root"), Grant::of(Role::Admin), None).await.unwrap();
+    let viewer = bench.catalog.create_token(&name("eyes"), Grant::of(Role::Viewer), None).await.unwrap();
+    assert_eq!(
+        bench.catalog.authenticate(&secret),
+        Some((name("root"), Grant::of(Role::Admin).check().unwrap()))
+    );
+    assert_eq!(
+        bench.catalog.authenticate(&viewer),
+        Some((name("eyes"), Grant::of(Role::Viewer).check().unwrap()))
+    );
     assert_eq!(bench.catalog.authenticate(&viewer[1..]), None);
-    let taken = bench.catalog.create_token(&name("root"), Role::Viewer, None).await.unwrap_err();
+    let taken = bench.catalog.create_token(&name("root"), Grant::of(Role::Viewer), None).await.unwrap_err();
     assert_eq!(code(&taken), Code::Changed);
     assert_eq!(bench.delete::<Token>("root").await, Err(Code::InUse));
-    bench.catalog.create_token(&name("other"), Role::Admin, None).await.unwrap();
+    bench.catalog.create_token(&name("other"), Grant::of(Role::Admin), None).await.unwrap();
     bench.delete::<Token>("root").await.unwrap();
     assert_eq!(bench.catalog.authenticate(&secret), None);
     for row in bench.store.scan(b"", None) {
@@ -254,15 +260,24 @@ async fn a_secret_is_adopted_if_it_is_a_whole_one() {
         format!("{secret}\n"),
         format!("Brolly_{digits}"),
     ] {
-        let refused = bench.catalog.adopt_token(&name("first"), Role::Admin, &wrong, None).await.unwrap_err();
+        let refused = bench
+            .catalog
+            .adopt_token(&name("first"), Grant::of(Role::Admin), &wrong, None)
+            .await
+            .unwrap_err();
         assert_eq!(code(&refused), Code::InvalidDefinition, "{wrong:?}");
         assert!(wrong.is_empty() || wrong == "brolly_" || !refused.to_string().contains(&wrong), "{refused}");
     }
     assert!(bench.catalog.snapshot().tokens.is_empty());
-    bench.catalog.adopt_token(&name("first"), Role::Operator, &secret, None).await.unwrap();
-    assert_eq!(bench.catalog.authenticate(&secret), Some((name("first"), Role::Operator)));
-    let again =
-        bench.catalog.adopt_token(&name("first"), Role::Admin, &Token::new_secret().unwrap(), None).await;
+    bench.catalog.adopt_token(&name("first"), Grant::of(Role::Operator), &secret, None).await.unwrap();
+    assert_eq!(
+        bench.catalog.authenticate(&secret),
+        Some((name("first"), Grant::of(Role::Operator).check().unwrap()))
+    );
+    let again = bench
+        .catalog
+        .adopt_token(&name("first"), Grant::of(Role::Admin), &Token::new_secret().unwrap(), None)
+        .await;
     assert_eq!(code(&again.unwrap_err()), Code::Changed, "nobody takes over a name");
 }
 
@@ -277,7 +292,8 @@ async fn the_audit_log_has_every_change_and_no_secret() {
     put(serde_json::json!({"kind": "amqp", "url": "amqp://me:pw-two@host/"}), "bob").await;
     put(serde_json::json!({"kind": "amqp", "url": "amqp://me:pw-two@host/"}), "bob").await;
     bench.catalog.delete::<BrokerDefinition>(&name("b"), Precondition::None, None).await.unwrap();
-    let secret = bench.catalog.create_token(&name("t"), Role::Viewer, Some(&name("ann"))).await.unwrap();
+    let secret =
+        bench.catalog.create_token(&name("t"), Grant::of(Role::Viewer), Some(&name("ann"))).await.unwrap();
     let (records, next) = bench.catalog.audit(&Records::default(), None, 10).unwrap();
     let said: Vec<_> = records
         .iter()

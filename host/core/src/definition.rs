@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Feed, Filter, Name, Pattern, Refusal};
+use crate::{AlertRule, Code, Feed, Filter, Name, Pattern, Refusal};
 
 /// Values of fields that are left out.
 pub mod defaults {
@@ -73,7 +73,7 @@ pub struct Topic {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// Who is responsible.
+    /// Who is responsible: up to 32.
     #[serde(default)]
     pub owners: Vec<Owner>,
     /// Its name on the broker, where it differs: 1 to 255 bytes.
@@ -85,6 +85,10 @@ pub struct Topic {
     /// Where it gets messages that others publish and nobody keeps; for topics of the embedded broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feed: Option<Feed>,
+    /// Values of JSON payloads that only tokens with the right `unmasked` see, as JSON pointers such as
+    /// `/customer/name`; `*` stands for every item of a list. At most 64, of up to 256 bytes each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
 }
 
 /// A durable buffer that holds messages until they are handled.
@@ -99,7 +103,7 @@ pub struct Queue {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// Who is responsible.
+    /// Who is responsible: up to 32.
     #[serde(default)]
     pub owners: Vec<Owner>,
     /// How much it may hold, and for how long.
@@ -115,6 +119,13 @@ pub struct Queue {
     /// It belongs to somebody else: it must exist on the broker, and is never made, altered or deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
+    /// When its owners are warned: up to 16 rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertRule>,
+    /// Values of JSON payloads that only tokens with the right `unmasked` see, as JSON pointers such as
+    /// `/customer/name`; `*` stands for every item of a list. At most 64, of up to 256 bytes each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
 }
 
 /// How much a queue may hold, and for how long.
@@ -172,12 +183,43 @@ impl Route {
     }
 }
 
+/// Checks who is responsible: up to 32, each field up to 254 bytes.
+fn check_owners(mistakes: &mut Mistakes, owners: &[Owner]) {
+    mistakes.range("owners (how many)", owners.len() as u64, 0..=32);
+    for (number, owner) in owners.iter().enumerate() {
+        let fields = match owner {
+            Owner::Name(name) => [Some(name), None, None],
+            Owner::Contact(Contact { name, email, phone }) => [Some(name), email.as_ref(), phone.as_ref()],
+        };
+        for (field, text) in ["name", "email", "phone"].into_iter().zip(fields) {
+            let length = text.map_or(1, |text| text.len() as u64);
+            mistakes.range(&format!("owners[{number}].{field} (bytes)"), length, 1..=254);
+        }
+    }
+}
+
 /// Checks a name on a broker that is not Brolly's own.
 fn check_address(mistakes: &mut Mistakes, field: &str, address: Option<&str>) {
     let Some(address) = address else { return };
     mistakes.range(&format!("{field} (bytes)"), address.len() as u64, 1..=255);
     if address.chars().any(char::is_control) {
         mistakes.0.push(format!("{field} contains a control character"));
+    }
+}
+
+/// The most pointers of a mask, and bytes of each.
+const MASK_POINTERS: u64 = 64;
+const POINTER_BYTES: u64 = 256;
+
+fn check_mask(mistakes: &mut Mistakes, mask: &[String]) {
+    mistakes.range("mask (pointers)", mask.len() as u64, 0..=MASK_POINTERS);
+    for pointer in mask {
+        mistakes.range("mask (bytes of a pointer)", pointer.len() as u64, 1..=POINTER_BYTES);
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            mistakes.0.push(format!(
+                "mask: {pointer:?} is no JSON pointer; one begins with /, as in /customer/name"
+            ));
+        }
     }
 }
 
@@ -192,6 +234,7 @@ impl Topic {
             address: None,
             adopt: false,
             feed: None,
+            mask: Vec::new(),
         }
     }
 
@@ -207,7 +250,9 @@ impl Topic {
     /// [`Code::InvalidDefinition`] with all mistakes.
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
+        check_owners(&mut mistakes, &self.owners);
         check_address(&mut mistakes, "address", self.address.as_deref());
+        check_mask(&mut mistakes, &self.mask);
         if let Some(feed) = &self.feed {
             check_address(&mut mistakes, "feed.channel", Some(&feed.channel));
             check_address(&mut mistakes, "feed.group", feed.group.as_deref());
@@ -228,6 +273,8 @@ impl Queue {
             kind: None,
             address: None,
             adopt: false,
+            alerts: Vec::new(),
+            mask: Vec::new(),
         }
     }
 
@@ -243,6 +290,9 @@ impl Queue {
     /// [`Code::InvalidDefinition`] with all mistakes.
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
+        check_owners(&mut mistakes, &self.owners);
+        AlertRule::check_all(&self.alerts, &mut mistakes);
+        check_mask(&mut mistakes, &self.mask);
         mistakes.range("retention.max_messages", self.retention.max_messages, 1..=100_000_000);
         mistakes.range("retention.max_bytes", self.retention.max_bytes, 1..=1 << 50);
         mistakes.range("retention.max_age_ms", self.retention.max_age_ms.unwrap_or(1), 1..=u64::MAX);
@@ -267,5 +317,31 @@ impl Mistakes {
             return Ok(());
         }
         Err(Refusal::new(Code::InvalidDefinition, self.0.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_lists_of_pointers_within_their_limits() {
+        let check = |mask: Vec<String>, wrong: Option<&str>| {
+            let queue = Queue { mask: mask.clone(), ..Queue::on(defaults::broker()) };
+            let topic = Topic { mask, ..Topic::on(defaults::broker(), "") };
+            for checked in [queue.check(), topic.check()] {
+                match (checked, wrong) {
+                    (checked, None) => assert_eq!(checked, Ok(())),
+                    (checked, Some(word)) => assert!(checked.unwrap_err().detail.contains(word), "{word}"),
+                }
+            }
+        };
+        let pointer = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+        check(vec!["/customer/name".into(), "/items/*/to".into(), "/".into()], None);
+        check(vec![pointer(256); 64], None);
+        check(vec![pointer(2); 65], Some("mask (pointers)"));
+        check(vec![pointer(257)], Some("mask (bytes of a pointer)"));
+        check(vec![String::new()], Some("mask (bytes of a pointer)"));
+        check(vec!["customer".into()], Some("no JSON pointer"));
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
 use brolly_catalog::Action;
-use brolly_core::{MessageId, Name, Subscription};
-use brolly_ledger::{DeadLetter, Reason};
+use brolly_core::{BrokerError, MessageId, Name, Refusal, Subscription};
+use brolly_ledger::{DeadLetter, Left, Reason};
 use serde_json::{Value, json};
 
 use crate::{Error, Handle, Page, handle::blocking};
@@ -43,6 +43,8 @@ pub struct DeskResult {
     pub done: Vec<MessageId>,
     /// Named, but no dead letters (any more).
     pub not_found: Vec<MessageId>,
+    /// Not replayed, and still dead letters, each with the reason.
+    pub refused: Vec<(MessageId, Refusal)>,
     /// Whether there are more than one call handles; call again.
     pub more: bool,
 }
@@ -126,7 +128,7 @@ impl Handle {
     }
 
     /// Before it is done: what is done stands in the audit log, whatever comes between.
-    async fn note(
+    pub(crate) async fn note(
         &self,
         action: Action,
         subscription: &Name,
@@ -169,7 +171,7 @@ impl Handle {
                         Selection::Ids(ids) => ids.iter().filter(|id| !found.contains(id)).cloned().collect(),
                         Selection::Reason(_) | Selection::Shape(_) => Vec::new(),
                     };
-                    (letters, DeskResult { done: Vec::new(), not_found, more })
+                    (letters, DeskResult { not_found, more, ..DeskResult::default() })
                 },
             )
         });
@@ -185,19 +187,28 @@ impl Handle {
     ) -> Result<(), Error> {
         let seqs: Vec<u64> = letters.iter().map(|letter| letter.seq).collect();
         let parts = self.parts();
-        let missing = match fate {
+        let Left { missing, mut refused } = match fate {
             Fate::Discard => parts.ledger.discard(queue, &seqs).await?,
             Fate::Replay => {
                 let broker = parts.brokers.of_queue(&parts.catalog.snapshot(), queue)?;
-                let stage = |seq, message: &_, commit: &mut _| {
-                    broker.stage_replay(queue, seq, message, commit).map_err(Error::from)
+                let stage = |seq, message: &_, commit: &mut _| match broker
+                    .stage_replay(queue, seq, message, commit)
+                {
+                    Err(BrokerError::Refused(refusal)) => Ok(Err(refusal)),
+                    staged => staged.map(Ok).map_err(Error::from),
                 };
                 parts.ledger.replay(queue, &seqs, stage).await?
             }
         };
         for letter in letters {
-            let list = if missing.contains(&letter.seq) { &mut result.not_found } else { &mut result.done };
-            list.push(letter.message_id.clone());
+            let id = letter.message_id.clone();
+            if missing.contains(&letter.seq) {
+                result.not_found.push(id);
+            } else if let Some(at) = refused.iter().position(|(seq, _)| *seq == letter.seq) {
+                result.refused.push((id, refused.swap_remove(at).1));
+            } else {
+                result.done.push(id);
+            }
         }
         Ok(())
     }

@@ -6,15 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
-use brolly_catalog::{Catalog, Definition, Entry, Plugin, Precondition, Put, Role};
+use brolly_catalog::{Catalog, Definition, Entry, Grant, Plugin, Precondition, Put, Rights};
 use brolly_core::{
     Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest,
     HandledBy, Health, Name, NewMessage, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -45,6 +46,19 @@ impl Default for Config {
     }
 }
 
+/// What dispatch works with.
+#[allow(missing_docs, reason = "the rooms of the house")]
+pub struct Rooms {
+    pub alerts: Arc<Alerts>,
+    pub catalog: Arc<Catalog>,
+    pub ledger: Arc<Ledger>,
+    /// Makes the brokers that are elsewhere.
+    pub kinds: Arc<dyn Brokers>,
+    pub embedded: Arc<dyn Broker>,
+    pub plugins: Arc<dyn Plugins>,
+    pub clock: Arc<dyn Clock>,
+}
+
 /// The running host.
 pub struct Dispatch {
     handle: Handle,
@@ -52,17 +66,12 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Puts the host together; nothing runs yet.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        ledger: Arc<Ledger>,
-        kinds: Arc<dyn Brokers>,
-        embedded: Arc<dyn Broker>,
-        plugins: Arc<dyn Plugins>,
-        clock: Arc<dyn Clock>,
-        config: Config,
-    ) -> Self {
+    #[must_use]
+    pub fn new(rooms: Rooms, config: Config) -> Self {
+        let Rooms { alerts, catalog, ledger, kinds, embedded, plugins, clock } = rooms;
         let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
         let parts = Arc::new(Parts {
+            alerts,
             catalog,
             ledger,
             brokers,
@@ -82,6 +91,7 @@ impl Dispatch {
             boards: RwLock::default(),
             router: Mutex::default(),
             tallying: Mutex::default(),
+            trials: Semaphore::new(Handle::TRIALS),
             ears: feeds::Ears::default(),
         };
         Self { handle: Handle { inner: Arc::new(inner), author: None } }
@@ -128,6 +138,8 @@ struct Inner {
     router: Mutex<Arc<Router>>,
     /// Held by the one call that counts deliveries.
     tallying: Mutex<()>,
+    /// Room for trials of dead letters.
+    trials: Semaphore,
     ears: feeds::Ears,
 }
 
@@ -181,6 +193,10 @@ impl Handle {
 
     pub(crate) fn tallying(&self) -> &Mutex<()> {
         &self.inner.tallying
+    }
+
+    pub(crate) fn trials(&self) -> &Semaphore {
+        &self.inner.trials
     }
 
     pub(crate) fn boards(&self) -> &RwLock<HashMap<Name, Arc<Board>>> {
@@ -378,10 +394,10 @@ impl Handle {
     pub fn status(&self, name: &Name) -> Result<Status, Error> {
         let board = self.boards().read().get(name).cloned();
         match board {
-            Some(board) => Ok(board.read()),
+            Some(board) => Ok(board.read(self.now())),
             None => {
                 self.get::<Subscription>(name)?;
-                Ok(Board::new(&*self.parts().clock).read())
+                Ok(Board::new(&*self.parts().clock).read(self.now()))
             }
         }
     }
@@ -491,16 +507,16 @@ impl Handle {
 
     /// Who a token belongs to, and what it allows; none if it is not known.
     #[must_use]
-    pub fn authenticate(&self, token: &str) -> Option<(Name, Role)> {
+    pub fn authenticate(&self, token: &str) -> Option<(Name, Rights)> {
         self.catalog().authenticate(token)
     }
 
     /// Makes a token and answers with it, for the only time.
     ///
     /// # Errors
-    /// [`brolly_core::Code::Changed`] when the name is taken.
-    pub async fn create_token(&self, name: &Name, role: Role) -> Result<String, Error> {
-        Ok(self.catalog().create_token(name, role, self.author()).await?)
+    /// [`brolly_core::Code::Changed`] when the name is taken; what [`Grant::check`] says.
+    pub async fn create_token(&self, name: &Name, grant: Grant) -> Result<String, Error> {
+        Ok(self.catalog().create_token(name, grant, self.author()).await?)
     }
 }
 

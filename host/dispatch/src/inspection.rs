@@ -69,6 +69,14 @@ impl Handle {
         asked.collect()
     }
 
+    /// The masks of a topic and of some queues together, for a message that is of the topic and in the queues.
+    pub fn masks<'a>(&self, topic: &Name, queues: impl IntoIterator<Item = &'a Name>) -> Vec<String> {
+        let snapshot = self.catalog().snapshot();
+        let of_topic = snapshot.topics.get(topic).map(|entry| &entry.value.mask);
+        let of_queues = queues.into_iter().filter_map(|queue| Some(&snapshot.queues.get(queue)?.value.mask));
+        of_topic.into_iter().chain(of_queues).flatten().cloned().collect()
+    }
+
     /// What waits in a queue, in flight or not: the oldest first.
     ///
     /// # Errors

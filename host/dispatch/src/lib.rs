@@ -5,15 +5,18 @@
 //! `worker.rs` is the life of a message; `controller.rs` keeps one subscription running as it is
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
+mod alerts;
 mod brokers;
 mod captures;
 mod controller;
 mod dead_letters;
+mod desk;
 mod error;
 mod feeds;
 mod forward;
 mod handle;
 mod inspection;
+mod latency;
 mod meters;
 mod plan;
 mod progress;
@@ -24,10 +27,13 @@ mod supervisor;
 mod traces;
 mod worker;
 
+pub use brolly_alerts::{
+    Alert, ChannelHealth, Failure, Notice, Status as AlertStatus, Wanted as WantedAlerts,
+};
 pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
-    Action, Definition, Entry, Kind, Plugin, Precondition, Put, Record, Records, Role, Snapshot, Token,
-    Version,
+    Action, Definition, Entry, Grant, Kind, Plugin, Precondition, Put, Record, Records, Rights, Role,
+    Snapshot, Token, Version,
 };
 pub use brolly_ledger::{
     Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, Heard, History, Reason, Reasons, Search,
@@ -35,10 +41,12 @@ pub use brolly_ledger::{
 };
 
 pub use dead_letters::{DeskResult, Selection};
+pub use desk::{Edit, Letter, Trial};
 pub use error::Error;
 pub use feeds::FeedStatus;
-pub use handle::{Config, Dispatch, Handle, Page, Uploaded};
+pub use handle::{Config, Dispatch, Handle, Page, Rooms, Uploaded};
 pub use inspection::{Verdict, Waiting};
+pub use latency::Percentiles;
 pub use meters::NAMES;
 pub use progress::{Arrival, Progress};
 pub use queues::QueueCounts;

@@ -175,7 +175,8 @@ impl Sent {
     pub(crate) fn failure(error: &crate::Error) -> &'static str {
         match error {
             crate::Error::Refused(refusal) => refusal.code.as_str(),
-            crate::Error::Broker(_)
+            crate::Error::Alerts(_)
+            | crate::Error::Broker(_)
             | crate::Error::Ledger(_)
             | crate::Error::Catalog(_)
             | crate::Error::Plugin(_)

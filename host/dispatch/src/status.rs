@@ -5,6 +5,8 @@ use std::time::Duration;
 use brolly_core::{Clock, Decision, Digest, Timestamp};
 use parking_lot::Mutex;
 
+use crate::latency::{Latency, Percentiles};
+
 /// A failure with the same reason is no news for so long.
 const RECENT: Duration = Duration::from_secs(10);
 
@@ -53,15 +55,35 @@ pub struct Status {
     pub dead: u64,
     /// The latest failed attempt's reason, with its moment.
     pub last_failure: Option<(Timestamp, String)>,
+    /// How long attempts of a handler took, of the last minutes.
+    pub attempt: Option<Percentiles>,
+    /// How long it took from the acceptance of a message to the end of its acknowledged attempt, of the
+    /// last minutes.
+    pub handled: Option<Percentiles>,
+}
+
+/// How long one attempt took.
+pub(crate) struct Took {
+    pub attempt: Duration,
+    /// Since the message was accepted, if it is handled now.
+    pub handled: Option<Duration>,
 }
 
 /// A status that its subscription keeps up to date.
-#[derive(Debug)]
-pub(crate) struct Board(Mutex<Status>);
+pub(crate) struct Board {
+    status: Mutex<Status>,
+    latencies: Mutex<Latencies>,
+}
+
+#[derive(Default)]
+struct Latencies {
+    attempt: Latency,
+    handled: Latency,
+}
 
 impl Board {
     pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self(Mutex::new(Status {
+        let status = Status {
             state: State::Starting,
             since: clock.now(),
             error: None,
@@ -70,11 +92,26 @@ impl Board {
             retried: 0,
             dead: 0,
             last_failure: None,
-        }))
+            attempt: None,
+            handled: None,
+        };
+        Self { status: Mutex::new(status), latencies: Mutex::default() }
     }
 
-    pub(crate) fn read(&self) -> Status {
-        self.0.lock().clone()
+    pub(crate) fn read(&self, now: Timestamp) -> Status {
+        let mut latencies = self.latencies.lock();
+        let (attempt, handled) = (latencies.attempt.read(now), latencies.handled.read(now));
+        drop(latencies);
+        Status { attempt, handled, ..self.status.lock().clone() }
+    }
+
+    /// Notes how long an attempt took that began at a moment.
+    pub(crate) fn took(&self, took: &Took, at: Timestamp) {
+        let mut latencies = self.latencies.lock();
+        latencies.attempt.add(took.attempt, at);
+        if let Some(handled) = took.handled {
+            latencies.handled.add(handled, at);
+        }
     }
 
     pub(crate) fn set(
@@ -84,7 +121,7 @@ impl Board {
         error: Option<String>,
         clock: &dyn Clock,
     ) {
-        let mut status = self.0.lock();
+        let mut status = self.status.lock();
         if status.state != state || status.error != error {
             status.since = clock.now();
         }
@@ -95,7 +132,7 @@ impl Board {
 
     /// Counts a decision. Answers whether its reason is news: not the same as a moment before.
     pub(crate) fn tell(&self, decision: &Decision, at: Timestamp) -> bool {
-        let mut status = self.0.lock();
+        let mut status = self.status.lock();
         let reason = match decision {
             Decision::Ack => {
                 status.acked += 1;

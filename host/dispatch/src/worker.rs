@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use brolly_core::{
-    Clock, Code, Commit, Decision, Delivery, Effects, Handled, Lease, Name, Outcome, Refusal, Settlement,
-    Source, Verdict, decide,
+    Clock, Code, Commit, Decision, Delivery, Effects, Handled, Lease, Message, Name, Outcome, Refusal,
+    Settlement, Source, Verdict, decide,
 };
 use brolly_ledger::{AttemptOutcome, Begin, Begun, Finish, Finished, Ledger, StateView};
 use parking_lot::RwLock;
@@ -16,7 +16,7 @@ use crate::{
     meters::Meters,
     plan::Plan,
     publishing::Publisher,
-    status::Board,
+    status::{Board, Took},
     traces::{self, Place, Span, Tracer},
 };
 
@@ -156,7 +156,7 @@ impl Worker {
             });
             match done {
                 Ok(Finish::Submitted) => {
-                    self.tell(attempt);
+                    self.tell(attempt, &delivery.message);
                     return Ok(Finish::Submitted);
                 }
                 Ok(Finish::Conflict) => {
@@ -175,8 +175,11 @@ impl Worker {
         commit.then(move || source.settle(lease, settlement));
     }
 
-    fn tell(&self, mut attempt: Attempt) {
+    fn tell(&self, mut attempt: Attempt, message: &Message) {
         self.meters.decided(&attempt.decision);
+        if let Some(took) = attempt.took(message) {
+            self.board.took(&took, attempt.at);
+        }
         if attempt.decision == Decision::Ack {
             self.publisher.count(&attempt.handled.effects.publish);
         }
@@ -230,6 +233,16 @@ impl Attempt {
         let verdict =
             Verdict::Unavailable(format!("what it publishes is not accepted now: {}", refusal.detail));
         self.decision = decide(&verdict, begun.attempt, &plan.definition.retry, 0.5);
+    }
+
+    /// How long a handler took, if one has decided.
+    fn took(&self, message: &Message) -> Option<Took> {
+        let handled = match self.decision {
+            Decision::Ack => Some(self.at.since(message.published_at) + self.handled.duration),
+            Decision::Retry { .. } | Decision::DeadLetter { .. } => None,
+            Decision::Release { .. } => return None,
+        };
+        self.outcome.is_a_handlers().then_some(Took { attempt: self.handled.duration, handled })
     }
 
     fn finished(&mut self, plan: &Plan) -> Finished<'_> {

@@ -99,6 +99,15 @@ struct Row {
     at: Timestamp,
 }
 
+/// What became of dead letters that were to be replayed or deleted and were not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Those that are there no more.
+    pub missing: Vec<u64>,
+    /// Those that stay where they are, each with what keeps it there.
+    pub refused: Vec<(u64, Refusal)>,
+}
+
 /// How many dead letters each queue has, and who may change them now.
 pub struct DeadLetters {
     counts: RwLock<HashMap<Name, Arc<AtomicU64>>>,
@@ -156,6 +165,15 @@ impl DeadLetters {
             counter.fetch_add(1, Ordering::Relaxed);
         });
         Ok(())
+    }
+
+    /// Adds to the commit that a dead letter is none any more. For whoever holds the desk.
+    pub(crate) fn stage_removal(&self, queue: &Name, key: Vec<u8>, commit: &mut Commit) {
+        commit.delete(key);
+        let counter = self.counter(queue);
+        commit.then(move || {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 }
 
@@ -237,45 +255,40 @@ impl Ledger {
     }
 
     /// Sends dead letters back to their queue, where they begin anew with a full number of attempts.
-    /// `stage` adds what the broker needs. Answers with those that are there no more.
+    /// `stage` adds what the broker needs; one for which it answers with a refusal stays.
     ///
     /// # Errors
-    /// Whatever `stage` fails with, for the whole call; a failing store.
+    /// Whatever else `stage` fails with, for the whole call; a failing store.
     pub async fn replay<E: From<Error>>(
         &self,
         queue: &Name,
         seqs: &[u64],
-        mut stage: impl FnMut(u64, &Message, &mut Commit) -> Result<(), E>,
-    ) -> Result<Vec<u64>, E> {
+        mut stage: impl FnMut(u64, &Message, &mut Commit) -> Result<Result<(), Refusal>, E>,
+    ) -> Result<Left, E> {
         self.remove(queue, seqs, |seq, row, commit| {
             if let Some(row) = row {
                 row.counted = 0;
                 row.replays += 1;
                 row.status = Status::Waiting;
             }
-            let stored = self.messages.load(seq).map_err(Error::from)?;
-            let Some(stored) = stored else {
-                return Err(Error::from(Refusal::new(
-                    Code::NotFound,
-                    format!("the message at {seq} is gone, so it cannot be replayed; delete the dead letter"),
-                ))
-                .into());
-            };
-            stage(seq, &stored.message, commit)
+            match self.messages.load(seq).map_err(Error::from)? {
+                Some(stored) => stage(seq, &stored.message, commit),
+                None => Ok(Err(gone(seq))),
+            }
         })
         .await
     }
 
-    /// Deletes dead letters. Their history stays. Answers with those that are there no more.
+    /// Deletes dead letters. Their history stays.
     ///
     /// # Errors
     /// A failing store.
-    pub async fn discard(&self, queue: &Name, seqs: &[u64]) -> Result<Vec<u64>, Error> {
+    pub async fn discard(&self, queue: &Name, seqs: &[u64]) -> Result<Left, Error> {
         self.remove(queue, seqs, |_, row, _| {
             if let Some(row) = row {
                 row.status = Status::Discarded;
             }
-            Ok(())
+            Ok(Ok(()))
         })
         .await
     }
@@ -284,29 +297,28 @@ impl Ledger {
         &self,
         queue: &Name,
         seqs: &[u64],
-        mut change: impl FnMut(u64, Option<&mut DeliveryRow>, &mut Commit) -> Result<(), E>,
-    ) -> Result<Vec<u64>, E> {
+        mut change: impl FnMut(u64, Option<&mut DeliveryRow>, &mut Commit) -> Result<Result<(), Refusal>, E>,
+    ) -> Result<Left, E> {
         let _desk = self.dead_letters.desk.lock().await;
-        let mut missing = Vec::new();
+        let mut left = Left::default();
         let mut last = None;
         for &seq in seqs {
             let key = keys::dead_letter(queue, seq);
             let Some(value) = self.store.get(&key).map_err(Error::from)? else {
-                missing.push(seq);
+                left.missing.push(seq);
                 continue;
             };
             let letter = dead_letter(&key, &value)?;
             let mut commit = Commit::default();
             let mut row = deliveries::read(&self.store, seq, &letter.subscription)?;
-            change(seq, row.as_mut(), &mut commit)?;
+            if let Err(refusal) = change(seq, row.as_mut(), &mut commit)? {
+                left.refused.push((seq, refusal));
+                continue;
+            }
             if let Some(row) = row {
                 commit.put(keys::delivery(seq, &letter.subscription), deliveries::encode(&row)?);
             }
-            commit.delete(key);
-            let counter = self.dead_letters.counter(queue);
-            commit.then(move || {
-                counter.fetch_sub(1, Ordering::Relaxed);
-            });
+            self.dead_letters.stage_removal(queue, key, &mut commit);
             // Only the last is waited for: commits become durable in order.
             if let Some(before) = last.replace(commit) {
                 self.store.submit(before);
@@ -315,11 +327,17 @@ impl Ledger {
         if let Some(commit) = last {
             self.store.commit(commit).await.map_err(Error::from)?;
         }
-        Ok(missing)
+        Ok(left)
     }
 }
 
-fn dead_letter(key: &[u8], value: &[u8]) -> Result<DeadLetter, Error> {
+/// The message of a dead letter is not there.
+pub(crate) fn gone(seq: u64) -> Refusal {
+    let detail = format!("the message at {seq} is gone, so it cannot be replayed; delete the dead letter");
+    Refusal::new(Code::NotFound, detail)
+}
+
+pub(crate) fn dead_letter(key: &[u8], value: &[u8]) -> Result<DeadLetter, Error> {
     let row: Row = deliveries::decode("dead letter", key, value)?;
     let seq = keys::seq_of(key).ok_or_else(|| Error::Row {
         table: "dead letter",

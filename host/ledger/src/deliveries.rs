@@ -24,6 +24,8 @@ pub enum Status {
     Dead,
     /// It was a dead letter and was deleted as such.
     Discarded,
+    /// It was a dead letter, and an edited copy took its place.
+    Replaced,
 }
 
 /// How an attempt ended.
@@ -94,7 +96,8 @@ pub(crate) struct DeliveryRow {
     pub replays: u32,
     /// The latest attempt.
     pub last: Attempt,
-    /// What the acknowledged attempt published: topic and id, as far as there is room.
+    /// What the acknowledged attempt published: topic and id, as far as there is room. Where the
+    /// delivery was replaced: the copy that took its place.
     pub published: Vec<(Name, MessageId)>,
     /// How many more it published.
     pub published_more: u32,

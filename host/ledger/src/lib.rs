@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod deliveries;
+mod edited;
 mod error;
 mod feeds;
 mod history;
@@ -22,7 +23,7 @@ use brolly_core::{
 use brolly_store::{Claim, Identity, Messages, Store, keys};
 
 pub use brolly_store::StoredMessage;
-pub use dead_letters::{DeadLetter, DeadLetters, Reason, Reasons};
+pub use dead_letters::{DeadLetter, DeadLetters, Left, Reason, Reasons};
 pub use deliveries::{Attempt, AttemptOutcome, Status};
 pub use error::Error;
 pub use feeds::Heard;
@@ -290,8 +291,9 @@ impl Ledger {
     }
 }
 
-/// Subscription, topic and id name a delivery for ever; the ids are the producers' own.
-fn idempotency_key(subscription: &Name, message: &Message) -> String {
+/// What names a delivery for ever: subscription, topic and id; the ids are the producers' own.
+#[must_use]
+pub fn idempotency_key(subscription: &Name, message: &Message) -> String {
     let id: &MessageId = &message.id;
     let mut key =
         String::with_capacity(subscription.as_str().len() + message.topic.as_str().len() + id.len() + 2);

@@ -41,6 +41,8 @@ impl Ledger {
                 Status::Acked => &mut tally.acked,
                 Status::Dead => &mut tally.dead,
                 Status::Discarded => &mut tally.discarded,
+                // The copy that took its place is counted, under its own id.
+                Status::Replaced => continue,
             } += 1;
         }
         Ok(tallies)

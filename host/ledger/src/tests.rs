@@ -1,15 +1,18 @@
 //! The ledger over a real store: what is decided once, what effects survive, what races do.
 
+mod edited;
+
 use std::{sync::Arc, thread};
 
 use brolly_core::{
-    Commit, Decision, Delivery, Effects, Lease, Message, Name, Settlement, StateReader, Timestamp,
+    Code, Commit, Decision, Delivery, Effects, Lease, Message, Name, Refusal, Settlement, StateReader,
+    Timestamp,
 };
 use brolly_store::{Config, Messages, Store, StoredMessage};
 use bytes::Bytes;
 
 use crate::{
-    Attempt, AttemptOutcome, Begin, Begun, Error, Finish, Finished, Ledger, Search, StateView, Status,
+    Attempt, AttemptOutcome, Begin, Begun, Error, Finish, Finished, Ledger, Left, Search, StateView, Status,
 };
 
 struct Bench {
@@ -430,17 +433,23 @@ async fn dead_letters_are_counted_replayed_once_and_discarded() {
     let twice = [seqs[0], seqs[0], seqs[1]];
     let mut stage = |seq: u64, message: &Message, _: &mut Commit| {
         replayed.push((seq, message.id.clone()));
-        Ok::<(), Error>(())
+        Ok::<_, Error>(Ok(()))
     };
-    let missing = bench.ledger.replay(&queue, &twice[..1], &mut stage).await.unwrap();
-    assert!(missing.is_empty());
-    let missing = bench.ledger.replay(&queue, &twice[1..], &mut stage).await.unwrap();
-    assert_eq!(missing, [seqs[0]]);
+    let left = bench.ledger.replay(&queue, &twice[..1], &mut stage).await.unwrap();
+    assert_eq!(left, Left::default());
+    let left = bench.ledger.replay(&queue, &twice[1..], &mut stage).await.unwrap();
+    assert_eq!(left.missing, [seqs[0]]);
     assert_eq!(replayed, [(seqs[0], "m0".to_owned()), (seqs[1], "m1".to_owned())]);
     assert_eq!(bench.ledger.dead_letters().count(&queue), 1);
     assert_eq!(bench.attempts("m0").0, Status::Waiting, "it is to be handled again");
 
-    assert!(bench.ledger.discard(&queue, &[seqs[2]]).await.unwrap().is_empty());
+    let full =
+        |_: u64, _: &Message, _: &mut Commit| Ok::<_, Error>(Err(Refusal::new(Code::QueueFull, "no room")));
+    let left = bench.ledger.replay(&queue, &[seqs[2]], full).await.unwrap();
+    assert_eq!(left.refused, [(seqs[2], Refusal::new(Code::QueueFull, "no room"))]);
+    assert_eq!(bench.ledger.dead_letters().count(&queue), 1, "it stays");
+
+    assert_eq!(bench.ledger.discard(&queue, &[seqs[2]]).await.unwrap(), Left::default());
     assert_eq!(bench.ledger.dead_letters().count(&queue), 0);
     assert_eq!(bench.attempts("m2").0, Status::Discarded);
     let reopened = Ledger::open(bench.store.clone(), bench.messages.clone()).unwrap();
@@ -456,7 +465,7 @@ async fn a_replay_begins_anew_and_keeps_the_history() {
     bench.decide(&delivery, &Decision::DeadLetter { reason: "enough".into() });
     bench.settled().await;
     let key = bench.ledger.list_dead_letters(&name("q"), None, 1).unwrap()[0].seq;
-    bench.ledger.replay(&name("q"), &[key], |_, _, _| Ok::<(), Error>(())).await.unwrap();
+    bench.ledger.replay(&name("q"), &[key], |_, _, _| Ok::<_, Error>(Ok(()))).await.unwrap();
     let begun = bench.begin(&delivery);
     assert_eq!(begun.attempt, 1);
     bench.decide(&delivery, &Decision::Ack);

@@ -130,7 +130,7 @@ async fn dead_letters_are_replayed_one_some_and_all() {
     scene.browser.press("Replay").await;
     scene.until("/queues/settlement", dead(0)).await;
     scene.browser.sees("There are no dead letters.").await;
-    scene.browser.sees(&format!("{} done, 0 not found", letters.len())).await;
+    scene.browser.sees(&format!("{} done, 0 failed", letters.len())).await;
 
     // Back where they failed they fail again: nothing is lost.
     scene.server.post("/subscriptions/settlement/resume").await;

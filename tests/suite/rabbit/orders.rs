@@ -65,6 +65,8 @@ async fn the_real_orders_are_exact_and_counted_as_rabbitmq_counts_them() {
         check(&server, &rabbit, &vhost.name, &orders).await;
         let story = server.get("/messages/o000001").await;
         assert_eq!(story["deliveries"].as_array().unwrap().len(), 3, "{story}");
+        let mended = crate::desk::mend(&server, &orders).await;
+        crate::desk::check(&server, &orders, &mended).await;
         assert_eq!(server.terminate().await, Some(0));
     }
 }

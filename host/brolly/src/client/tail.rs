@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
     /// Only with an attempted delivery that stands so; they are shown once they do.
-    #[arg(long, value_parser = ["waiting", "acked", "dead", "discarded"])]
+    #[arg(long, value_parser = ["waiting", "acked", "dead", "discarded", "replaced"])]
     status: Option<String>,
     /// Begin with so many that are there already.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=999))]

@@ -71,6 +71,9 @@ fn envelope(message: &Value) -> Vec<String> {
         Some(Value::String(text)) if message.get("payload_encoding").is_some_and(|how| how == "text") => {
             text.clone()
         }
+        Some(_) if text(message, "payload_encoding") == "hidden" => {
+            "(not shown: the token may not see it)".to_owned()
+        }
         Some(other) => other.to_string(),
         None => String::new(),
     };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use brolly_catalog::{Catalog, Role, Token};
+use brolly_catalog::{Catalog, Grant, Role, Token};
 use brolly_core::Name;
 
 const NAME: &str = "admin";
@@ -32,7 +32,7 @@ pub async fn ensure(catalog: &Catalog, file: &Path) -> anyhow::Result<Option<Str
             secret
         }
     };
-    catalog.adopt_token(&Name::new(NAME)?, Role::Admin, &secret, None).await?;
+    catalog.adopt_token(&Name::new(NAME)?, Grant::of(Role::Admin), &secret, None).await?;
     Ok(Some(secret))
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
         let (_store, catalog) = open(dir.path());
         assert_eq!(ensure(&catalog, &file).await.unwrap(), None);
-        assert_eq!(catalog.authenticate(&interrupted).map(|(_, role)| role), Some(Role::Admin));
+        assert_eq!(catalog.authenticate(&interrupted).map(|(_, rights)| rights.role), Some(Role::Admin));
     }
 
     #[tokio::test]
