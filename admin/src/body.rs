@@ -79,22 +79,24 @@ impl Admin {
         )
     }
 
-    /// Reads a JSON body.
+    /// Reads a JSON body, which must not be empty.
     async fn read_json(&self, request: Request, limit: usize) -> Result<Held, Problem> {
+        let held = self.read_any_json(request, limit).await?;
+        if held.bytes.is_empty() {
+            let detail = "the body is empty; this call takes a JSON object";
+            return Err(Problem::refused(Code::InvalidRequest, detail));
+        }
+        Ok(held)
+    }
+
+    async fn read_any_json(&self, request: Request, limit: usize) -> Result<Held, Problem> {
         let (parts, body) = request.into_parts();
         let media = media_type(&parts.headers);
         if !media.is_empty() && media != "application/json" && !media.ends_with("+json") {
             let detail = format!("the body is announced as {media:?}; this call takes application/json");
             return Err(Problem::media_type(detail));
         }
-        let held = self.read(&parts.headers, body, limit).await?;
-        if held.bytes.is_empty() {
-            return Err(Problem::refused(
-                Code::InvalidRequest,
-                "the body is empty; this call takes a JSON object",
-            ));
-        }
-        Ok(held)
+        self.read(&parts.headers, body, limit).await
     }
 }
 
@@ -156,6 +158,19 @@ impl<T: DeserializeOwned> FromRequest<Admin> for WithPayload<T> {
     async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
         let body = admin.read_json(request, WITH_PAYLOAD_BYTES).await?;
         object(&body.bytes, Code::InvalidRequest).map(Self)
+    }
+}
+
+/// A JSON body that may be left out, which says the same as an empty object.
+pub(crate) struct Optional<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for Optional<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Self, Problem> {
+        let body = admin.read_any_json(request, DEFINITION_BYTES).await?;
+        let said = if body.bytes.is_empty() { &b"{}"[..] } else { &body.bytes };
+        object(said, Code::InvalidRequest).map(Self)
     }
 }
 

@@ -6,11 +6,13 @@
 //! `gate::admit` (how many at once), `auth::authenticate`, `gate::see_through` (time limits; a change
 //! runs to its end though its client goes away), and a handler.
 
+mod alerts;
 mod audit;
 mod auth;
 mod body;
 mod brokers;
 mod captures;
+mod channels;
 mod cloudevents;
 mod console;
 mod dead_letters;

@@ -55,6 +55,8 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::tokens::router())
         .merge(crate::session::router())
         .merge(crate::explain::router())
+        .merge(crate::alerts::router())
+        .merge(crate::channels::router())
         .merge(crate::audit::router())
         .merge(crate::events::router())
         .routes(routes!(openapi));

@@ -173,7 +173,11 @@ impl From<brolly_dispatch::Error> for Problem {
                     "a broker does not answer as it should; try again, the log has the reason",
                 )
             }
-            Error::Ledger(_) | Error::Catalog(_) | Error::Plugin(_) | Error::Task { .. } => {
+            Error::Alerts(_)
+            | Error::Ledger(_)
+            | Error::Catalog(_)
+            | Error::Plugin(_)
+            | Error::Task { .. } => {
                 tracing::error!(%error, "a request failed");
                 Self::internal()
             }

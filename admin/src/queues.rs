@@ -145,7 +145,7 @@ async fn put_queue(
     Defined(value): Defined<Queue>,
 ) -> Result<Response, Problem> {
     sight.may_unmask(&masked(&handle, &name), &value.mask)?;
-    let put = definitions::put(&handle, &name, value, &headers).await?;
+    let put = handle.put_queue(&name, value, etag::precondition(&headers)?).await?;
     let queue = LiveQueue::new(&admin, &name, &put.entry, consumers(&admin).get(&name)).await?;
     Ok(definitions::answer(&put, queue))
 }

@@ -2,6 +2,7 @@
 //! are scripted.
 
 mod access;
+mod alerts;
 mod console;
 mod definitions;
 mod desk;

@@ -1,6 +1,6 @@
 //! What the tests of the whole share: the real binary as a child process, the order data with the
 //! plain sequential computation that every run must agree with, the contract that every broker
-//! adapter passes, and the servers and browsers of others (RabbitMQ, Redis, Chromium) that tests start
+//! adapter passes, and the servers and browsers of others (RabbitMQ, Redis, Chromium, a mail server) that tests start
 //! for themselves.
 
 #![allow(
@@ -14,6 +14,7 @@
 
 pub mod axe;
 pub mod browser;
+pub mod certificates;
 pub mod contract;
 pub mod flow;
 pub mod orders;
@@ -22,6 +23,7 @@ pub mod project;
 pub mod proxy;
 pub mod python;
 pub mod rabbit;
+pub mod receiver;
 pub mod redis;
 pub mod server;
 

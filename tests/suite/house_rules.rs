@@ -10,10 +10,11 @@ use std::{
 use brolly_tests::root;
 
 /// Each package with everything of ours that it may depend on. Tests may depend on anything.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("brolly-core", &[]),
     ("brolly-store", &["brolly-core"]),
     ("brolly-capture", &["brolly-core"]),
+    ("brolly-alerts", &["brolly-core", "brolly-store"]),
     ("brolly-catalog", &["brolly-core", "brolly-store"]),
     ("brolly-ledger", &["brolly-core", "brolly-store"]),
     ("brolly-embedded", &["brolly-core", "brolly-store"]),
@@ -21,12 +22,16 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("brolly-remote", &["brolly-core", "brolly-store"]),
     ("brolly-amqp", &["brolly-core", "brolly-remote"]),
     ("brolly-redis", &["brolly-core", "brolly-remote"]),
-    ("brolly-dispatch", &["brolly-core", "brolly-capture", "brolly-catalog", "brolly-ledger"]),
+    (
+        "brolly-dispatch",
+        &["brolly-core", "brolly-alerts", "brolly-capture", "brolly-catalog", "brolly-ledger"],
+    ),
     ("brolly-admin", &["brolly-core", "brolly-dispatch"]),
     (
         "brolly",
         &[
             "brolly-core",
+            "brolly-alerts",
             "brolly-store",
             "brolly-capture",
             "brolly-catalog",
@@ -49,7 +54,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 7] = [
+const VENDORS: [(&str, &[&str]); 8] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
     ("lapin", &["brolly-amqp", "brolly-bench"]),
@@ -57,6 +62,7 @@ const VENDORS: [(&str, &[&str]); 7] = [
     ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),
+    ("lettre", &["brolly-alerts"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

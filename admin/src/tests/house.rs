@@ -18,7 +18,7 @@ use brolly_core::{
     Admission, Call, Clock, Code, Digest, Effects, Handled, Handler, LogLevel, LogLine, Name, NewMessage,
     Outcome, Outgoing, PluginError, Plugins, Refusal, Subscription, SystemClock, Timestamp, Verdict,
 };
-use brolly_dispatch::{Dispatch, Grant, Role};
+use brolly_dispatch::{Dispatch, Grant, Role, Rooms};
 use brolly_embedded::Embedded;
 use brolly_store::{Messages, Store};
 use bytes::Bytes;
@@ -185,15 +185,17 @@ impl House {
         let embedded =
             Embedded::open(store.clone(), messages, clock.clone(), brolly_embedded::Config::default())
                 .unwrap();
-        let dispatch = Dispatch::new(
-            Arc::new(catalog),
-            Arc::new(ledger),
-            Arc::new(()),
-            Arc::new(embedded),
+        let alerts = brolly_alerts::Alerts::open(store.clone(), ledger.host(), clock.clone()).unwrap();
+        let rooms = Rooms {
+            alerts: Arc::new(alerts),
+            catalog: Arc::new(catalog),
+            ledger: Arc::new(ledger),
+            kinds: Arc::new(()),
+            embedded: Arc::new(embedded),
             plugins,
             clock,
-            brolly_dispatch::Config::default(),
-        );
+        };
+        let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let handle = dispatch.handle();
         let stop = CancellationToken::new();
         let running = tokio::spawn({

@@ -29,6 +29,8 @@ pub enum Action {
     Discard,
     /// An edited copy of a dead letter was sent to its queue, in its place.
     Edit,
+    /// An alert was seen by somebody.
+    Acknowledge,
 }
 
 /// One change.

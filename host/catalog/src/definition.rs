@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brolly_core::{BrokerDefinition, Name, Proposal, Queue, Refusal, Route, Subscription, Topic};
+use brolly_core::{BrokerDefinition, Channel, Name, Proposal, Queue, Refusal, Route, Subscription, Topic};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Entry, Plugin, Snapshot, Token, references};
@@ -18,6 +18,7 @@ pub enum Kind {
     Plugin,
     Subscription,
     Token,
+    Channel,
 }
 
 impl Kind {
@@ -32,6 +33,7 @@ impl Kind {
             Kind::Plugin => "plugin",
             Kind::Subscription => "subscription",
             Kind::Token => "token",
+            Kind::Channel => "channel",
         }
     }
 }
@@ -166,7 +168,8 @@ impl Definition for Queue {
             name,
             snapshot.queues.get(name).map(|e| &e.value.broker),
             &self.broker,
-        )
+        )?;
+        references::channels(snapshot, self)
     }
 
     fn proposals<'a>(&'a self, _snapshot: &'a Snapshot) -> Vec<(&'a Name, Proposal<'a>)> {
@@ -283,5 +286,39 @@ impl Definition for Token {
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         references::another_admin(snapshot, name)
+    }
+}
+
+/// Whether it can be used is checked by whoever uses channels, not here.
+impl Definition for Channel {
+    const KIND: Kind = Kind::Channel;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.channels
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.channels)
+    }
+
+    fn merged(self, before: Option<&Self>) -> Self {
+        match before {
+            Some(before) => self.with_secrets_of(before),
+            None => self,
+        }
+    }
+
+    fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.hidden())
+    }
+
+    fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let before = snapshot.channels.get(name).map(|entry| &*entry.value);
+        self.clone().merged(before).check()?;
+        references::queues_keep_being_told(snapshot, name, self)
+    }
+
+    fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
+        references::channel_unused(snapshot, name)
     }
 }

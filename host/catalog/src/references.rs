@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use brolly_core::{BrokerDefinition, Code, HandledBy, Name, Refusal, Route, Subscription, Topic, defaults};
+use brolly_core::{
+    AlertRule, BrokerDefinition, Channel, Code, HandledBy, Name, Queue, Refusal, Route, Subscription, Topic,
+    defaults,
+};
 
 use crate::{Plugin, Role, Snapshot};
 
@@ -294,4 +297,78 @@ pub(crate) fn another_admin(snapshot: &Snapshot, name: &Name) -> Result<(), Refu
         return Ok(());
     }
     refuse(Code::InUse, format!("{name} is the only admin token; create another one first"))
+}
+
+/// The channels of a queue's alerts must be there, and each must have somebody to tell.
+pub(crate) fn channels(snapshot: &Snapshot, queue: &Queue) -> Result<(), Refusal> {
+    for (number, rule) in queue.alerts.iter().enumerate() {
+        let mut told = 0;
+        for name in &rule.channels {
+            let Some(channel) = snapshot.channels.get(name) else {
+                return refuse(
+                    Code::UnknownReference,
+                    format!(
+                        "alerts[{number}]: there is no channel named {name}; create it with PUT /api/v1/channels/{name}"
+                    ),
+                );
+            };
+            let recipients = channel.value.recipients(&queue.owners).len();
+            told += recipients;
+            if recipients == 0 {
+                return refuse(
+                    Code::InvalidDefinition,
+                    format!(
+                        "alerts[{number}]: the channel {name} has nobody to tell; {}",
+                        missing(&channel.value)
+                    ),
+                );
+            }
+        }
+        if told > AlertRule::MAX_RECIPIENTS {
+            let most = AlertRule::MAX_RECIPIENTS;
+            let detail = format!("alerts[{number}] tells {told} people and programs, the limit is {most}");
+            return refuse(Code::InvalidDefinition, detail);
+        }
+    }
+    Ok(())
+}
+
+fn missing(channel: &Channel) -> &'static str {
+    match channel {
+        Channel::Smtp(_) => "give the queue an owner with an e-mail address, or the channel some in \"to\"",
+        Channel::Sms(_) => "give the queue an owner with a phone number, or the channel some in \"to\"",
+        Channel::Webhook(_) => "give it a url",
+    }
+}
+
+/// A channel must not lose those whom the alerts of some queue are told to.
+pub(crate) fn queues_keep_being_told(
+    snapshot: &Snapshot,
+    name: &Name,
+    channel: &Channel,
+) -> Result<(), Refusal> {
+    let unheard = queues_with(snapshot, name).find(|(_, queue)| channel.recipients(&queue.owners).is_empty());
+    match unheard {
+        Some((queue, _)) => refuse(
+            Code::InUse,
+            format!("the alerts of the queue {queue} would have nobody to tell; {}", missing(channel)),
+        ),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn channel_unused(snapshot: &Snapshot, name: &Name) -> Result<(), Refusal> {
+    match queues_with(snapshot, name).next() {
+        Some((queue, _)) => refuse(
+            Code::InUse,
+            format!("the channel {name} is used by the alerts of the queue {queue}; change those first"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The queues whose alerts use a channel.
+fn queues_with<'a>(snapshot: &'a Snapshot, channel: &'a Name) -> impl Iterator<Item = (&'a Name, &'a Queue)> {
+    let uses = |queue: &Queue| queue.alerts.iter().any(|rule| rule.channels.contains(channel));
+    snapshot.queues.iter().map(|(name, entry)| (name, &*entry.value)).filter(move |(_, queue)| uses(queue))
 }

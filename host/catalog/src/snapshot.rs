@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use brolly_core::{BrokerDefinition, Name, Queue, Route, Subscription, Timestamp, Topic};
+use brolly_core::{BrokerDefinition, Channel, Name, Queue, Route, Subscription, Timestamp, Topic};
 use brolly_store::{Store, keys};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub subscriptions: Map<Subscription>,
     /// Tokens, hashed.
     pub tokens: Map<Token>,
+    /// Ways to tell people something.
+    pub channels: Map<Channel>,
 }
 
 /// A definition with its history.
@@ -92,6 +94,7 @@ impl Snapshot {
         snapshot.read_kind::<Plugin>(store)?;
         snapshot.read_kind::<Subscription>(store)?;
         snapshot.read_kind::<Token>(store)?;
+        snapshot.read_kind::<Channel>(store)?;
         Ok(snapshot)
     }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Feed, Filter, Name, Pattern, Refusal};
+use crate::{AlertRule, Code, Feed, Filter, Name, Pattern, Refusal};
 
 /// Values of fields that are left out.
 pub mod defaults {
@@ -73,7 +73,7 @@ pub struct Topic {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// Who is responsible.
+    /// Who is responsible: up to 32.
     #[serde(default)]
     pub owners: Vec<Owner>,
     /// Its name on the broker, where it differs: 1 to 255 bytes.
@@ -103,7 +103,7 @@ pub struct Queue {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// Who is responsible.
+    /// Who is responsible: up to 32.
     #[serde(default)]
     pub owners: Vec<Owner>,
     /// How much it may hold, and for how long.
@@ -123,6 +123,9 @@ pub struct Queue {
     /// `/customer/name`; `*` stands for every item of a list. At most 64, of up to 256 bytes each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mask: Vec<String>,
+    /// When its owners are warned: up to 16 rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertRule>,
 }
 
 /// How much a queue may hold, and for how long.
@@ -180,6 +183,21 @@ impl Route {
     }
 }
 
+/// Checks who is responsible: up to 32, each field up to 254 bytes.
+fn check_owners(mistakes: &mut Mistakes, owners: &[Owner]) {
+    mistakes.range("owners (how many)", owners.len() as u64, 0..=32);
+    for (number, owner) in owners.iter().enumerate() {
+        let fields = match owner {
+            Owner::Name(name) => [Some(name), None, None],
+            Owner::Contact(Contact { name, email, phone }) => [Some(name), email.as_ref(), phone.as_ref()],
+        };
+        for (field, text) in ["name", "email", "phone"].into_iter().zip(fields) {
+            let length = text.map_or(1, |text| text.len() as u64);
+            mistakes.range(&format!("owners[{number}].{field} (bytes)"), length, 1..=254);
+        }
+    }
+}
+
 /// Checks a name on a broker that is not Brolly's own.
 fn check_address(mistakes: &mut Mistakes, field: &str, address: Option<&str>) {
     let Some(address) = address else { return };
@@ -232,6 +250,7 @@ impl Topic {
     /// [`Code::InvalidDefinition`] with all mistakes.
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
+        check_owners(&mut mistakes, &self.owners);
         check_address(&mut mistakes, "address", self.address.as_deref());
         check_mask(&mut mistakes, &self.mask);
         if let Some(feed) = &self.feed {
@@ -255,6 +274,7 @@ impl Queue {
             address: None,
             adopt: false,
             mask: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 
@@ -271,6 +291,8 @@ impl Queue {
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
         check_mask(&mut mistakes, &self.mask);
+        check_owners(&mut mistakes, &self.owners);
+        AlertRule::check_all(&self.alerts, &mut mistakes);
         mistakes.range("retention.max_messages", self.retention.max_messages, 1..=100_000_000);
         mistakes.range("retention.max_bytes", self.retention.max_bytes, 1..=1 << 50);
         mistakes.range("retention.max_age_ms", self.retention.max_age_ms.unwrap_or(1), 1..=u64::MAX);

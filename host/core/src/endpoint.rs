@@ -11,7 +11,18 @@ use crate::{Code, Owner, Refusal};
 
 /// What stands for a password wherever a definition is shown. Put back, it means the password that
 /// is there already.
-const HIDDEN: &str = "***";
+pub(crate) const HIDDEN: &str = "***";
+
+/// How much of a URL may be shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shown {
+    /// All but its password.
+    ButPassword,
+    /// All but its password and what is asked in it.
+    ButQuery,
+    /// Only where it is.
+    Host,
+}
 
 /// A named connection to a system that keeps messages.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +90,22 @@ impl Address {
         }
     }
 
-    fn hidden(&self) -> Self {
-        self.parsed().and_then(without_password).map_or_else(|| self.clone(), Address::Url)
+    pub(crate) fn hidden(&self, shown: Shown) -> Self {
+        let Some(mut url) = self.parsed() else { return self.clone() };
+        let mut hides = false;
+        if matches!(shown, Shown::Host) && url.path().len() > 1 {
+            url.set_path(HIDDEN);
+            hides = true;
+        }
+        if !matches!(shown, Shown::ButPassword) && url.query().is_some() {
+            url.set_query(matches!(shown, Shown::ButQuery).then_some(HIDDEN));
+            hides = true;
+        }
+        match without_password(url.clone()) {
+            Some(shown) => Address::Url(shown),
+            None if hides => Address::Url(url.into()),
+            None => self.clone(),
+        }
     }
 }
 
@@ -108,7 +133,7 @@ impl BrokerDefinition {
     /// The definition as it may be shown: without the passwords of its URL and of those among its settings.
     #[must_use]
     pub fn hidden(&self) -> Self {
-        let mut hidden = Self { url: self.url.hidden(), ..self.clone() };
+        let mut hidden = Self { url: self.url.hidden(Shown::ButPassword), ..self.clone() };
         for value in hidden.settings.values_mut() {
             if let Some(shown) = url_in(value).and_then(without_password) {
                 *value = Value::String(shown);
@@ -145,7 +170,7 @@ impl fmt::Debug for BrokerDefinition {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.hidden() {
+        match self.hidden(Shown::Host) {
             // What cannot be parsed may have a password anywhere.
             Address::Url(text) if self.parsed().is_some() => write!(f, "{text:?}"),
             Address::Url(_) => f.write_str("(no URL)"),

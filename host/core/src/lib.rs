@@ -7,7 +7,9 @@
 //!   (what becomes of a delivery);
 //! * ports: [`Broker`] with its [`Source`], [`Handler`] with its [`Plugins`], [`Clock`].
 
+mod alert;
 mod broker;
+mod channel;
 mod clock;
 mod commit;
 mod decide;
@@ -23,10 +25,12 @@ mod refusal;
 mod router;
 mod subscription;
 
+pub use alert::{AlertRule, Quiet, Watched};
 pub use broker::{
     Accepted, Broker, BrokerError, Brokers, Connection, Consume, Counts, Delivery, Health, Lease, Moved,
     Origin, Proposal, Publication, Source, Stop, Thing,
 };
+pub use channel::{Channel, Chat, Secret, Sms, SmsAlibaba, SmsHttp, SmsTwilio, Smtp, Webhook};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use commit::{Afterwards, Commit, Write};
 pub use decide::{Decision, RetryPolicy, Settlement, decide};

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
 use brolly_core::{Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription};
@@ -27,6 +28,7 @@ use crate::{
 
 /// What every controller works with.
 pub(crate) struct Parts {
+    pub alerts: Arc<Alerts>,
     pub catalog: Arc<Catalog>,
     pub ledger: Arc<Ledger>,
     pub brokers: Arc<Fleet>,

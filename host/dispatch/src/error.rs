@@ -11,6 +11,9 @@ pub enum Error {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(brolly_ledger::Error),
+    /// The alerts failed.
+    #[error(transparent)]
+    Alerts(brolly_alerts::Error),
     /// The catalog failed.
     #[error(transparent)]
     Catalog(brolly_catalog::Error),
@@ -36,6 +39,17 @@ impl From<brolly_ledger::Error> for Error {
             brolly_ledger::Error::Refused(refusal) => Self::Refused(refusal),
             other @ (brolly_ledger::Error::Store(_) | brolly_ledger::Error::Row { .. }) => {
                 Self::Ledger(other)
+            }
+        }
+    }
+}
+
+impl From<brolly_alerts::Error> for Error {
+    fn from(error: brolly_alerts::Error) -> Self {
+        match error {
+            brolly_alerts::Error::Refused(refusal) => Self::Refused(refusal),
+            other @ (brolly_alerts::Error::Store(_) | brolly_alerts::Error::Row { .. }) => {
+                Self::Alerts(other)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
 use brolly_catalog::{Catalog, Definition, Entry, Grant, Plugin, Precondition, Put, Rights};
 use brolly_core::{
@@ -37,6 +38,19 @@ impl Default for Config {
     }
 }
 
+/// What dispatch works with.
+#[allow(missing_docs, reason = "the rooms of the house")]
+pub struct Rooms {
+    pub alerts: Arc<Alerts>,
+    pub catalog: Arc<Catalog>,
+    pub ledger: Arc<Ledger>,
+    /// Makes the brokers that are elsewhere.
+    pub kinds: Arc<dyn Brokers>,
+    pub embedded: Arc<dyn Broker>,
+    pub plugins: Arc<dyn Plugins>,
+    pub clock: Arc<dyn Clock>,
+}
+
 /// The running host.
 pub struct Dispatch {
     handle: Handle,
@@ -44,18 +58,12 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Puts the host together; nothing runs yet.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        ledger: Arc<Ledger>,
-        kinds: Arc<dyn Brokers>,
-        embedded: Arc<dyn Broker>,
-        plugins: Arc<dyn Plugins>,
-        clock: Arc<dyn Clock>,
-        config: Config,
-    ) -> Self {
+    #[must_use]
+    pub fn new(rooms: Rooms, config: Config) -> Self {
+        let Rooms { alerts, catalog, ledger, kinds, embedded, plugins, clock } = rooms;
         let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
         let recorders = Recorders::default();
-        let parts = Arc::new(Parts { catalog, ledger, brokers, plugins, clock, recorders });
+        let parts = Arc::new(Parts { alerts, catalog, ledger, brokers, plugins, clock, recorders });
         let inner = Inner {
             parts,
             config,

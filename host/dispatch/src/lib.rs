@@ -5,6 +5,7 @@
 //! `worker.rs` is the life of a message; `controller.rs` keeps one subscription running as it is
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
+mod alerts;
 mod brokers;
 mod captures;
 mod controller;
@@ -25,6 +26,9 @@ mod status;
 mod supervisor;
 mod worker;
 
+pub use brolly_alerts::{
+    Alert, ChannelHealth, Failure, Notice, Status as AlertStatus, Wanted as WantedAlerts,
+};
 pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
     Action, Definition, Entry, Grant, Kind, Plugin, Precondition, Put, Record, Records, Rights, Role,
@@ -39,7 +43,7 @@ pub use dead_letters::{DeskResult, Selection};
 pub use desk::{Edit, Letter, Trial};
 pub use error::Error;
 pub use feeds::FeedStatus;
-pub use handle::{Config, Dispatch, Handle, Page, Uploaded};
+pub use handle::{Config, Dispatch, Handle, Page, Rooms, Uploaded};
 pub use inspection::{Verdict, Waiting};
 pub use latency::Percentiles;
 pub use progress::{Arrival, Progress};

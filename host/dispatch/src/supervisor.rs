@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, Handle,
+    alerts::Watch,
     controller::{Controller, Wanted},
     feeds::Feeds,
     status::Board,
@@ -28,6 +29,8 @@ pub(crate) struct Supervisor {
     tasks: JoinSet<()>,
     names: HashMap<Id, Name>,
     feeds: Feeds,
+    /// What warns the owners of queues.
+    warning: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -38,6 +41,7 @@ impl Supervisor {
             tasks: JoinSet::new(),
             names: HashMap::new(),
             feeds: Feeds::default(),
+            warning: JoinSet::new(),
         }
     }
 
@@ -48,6 +52,8 @@ impl Supervisor {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut swept_to = None;
+        self.warning.spawn(Watch::new(self.handle.clone()).run(stop.clone()));
+        self.warning.spawn(self.handle.parts().alerts.clone().run(stop.clone()));
         loop {
             changes.borrow_and_update();
             self.handle.configure_brokers().await?;
@@ -66,6 +72,7 @@ impl Supervisor {
             wanted.send_replace(None);
         }
         while self.tasks.join_next().await.is_some() {}
+        while self.warning.join_next().await.is_some() {}
         self.handle.parts().brokers.close_all().await;
         Ok(())
     }

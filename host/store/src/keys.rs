@@ -10,6 +10,7 @@
 //! | feed | `M` feed NUL topic | the ledger's |
 //! | audit record | `a` number (u64) | the catalog's |
 //! | catalog | `c` kind NUL name | a definition |
+//! | alert | `l` number (u64) | the alerts' |
 //! | delivery | `d` seq subscription | what became of it |
 //! | earlier attempt | `d` seq subscription NUL attempt (u32) | one attempt |
 //! | message index | `i` id NUL topic | seq |
@@ -29,6 +30,7 @@ const AUDIT: u8 = b'a';
 const CATALOG: u8 = b'c';
 const DELIVERY: u8 = b'd';
 const INDEX: u8 = b'i';
+const ALERT: u8 = b'l';
 const MESSAGE: u8 = b'm';
 const OUTBOX: u8 = b'o';
 const QUEUE: u8 = b'q';
@@ -73,6 +75,24 @@ pub fn audit_prefix() -> Vec<u8> {
 #[must_use]
 pub fn parse_audit(key: &[u8]) -> Option<u64> {
     u64_of(key.strip_prefix(&[AUDIT])?)
+}
+
+/// An alert.
+#[must_use]
+pub fn alert(number: u64) -> Vec<u8> {
+    key(ALERT, &[&number.to_be_bytes()])
+}
+
+/// All alerts, in the order in which they began.
+#[must_use]
+pub fn alert_prefix() -> Vec<u8> {
+    vec![ALERT]
+}
+
+/// The number of an alert.
+#[must_use]
+pub fn parse_alert(key: &[u8]) -> Option<u64> {
+    u64_of(key.strip_prefix(&[ALERT])?)
 }
 
 /// A definition.
@@ -294,6 +314,7 @@ pub fn show(key: &[u8]) -> String {
         Some(&CATALOG) => "catalog",
         Some(&DELIVERY) => "delivery",
         Some(&INDEX) => "message index",
+        Some(&ALERT) => "alert",
         Some(&MESSAGE) => "message",
         Some(&OUTBOX) => "outbox",
         Some(&QUEUE) => "queue entry",
@@ -309,7 +330,8 @@ pub fn show(key: &[u8]) -> String {
         format!("{name} {seq}")
     } else if let Some((seq, number)) = parse_outbox(key) {
         format!("{seq} {number}")
-    } else if let Some(number) = parse_message(key).or_else(|| parse_audit(key)) {
+    } else if let Some(number) = parse_message(key).or_else(|| parse_audit(key)).or_else(|| parse_alert(key))
+    {
         number.to_string()
     } else {
         rest.escape_ascii().to_string().replace("\\x00", " ")
@@ -371,6 +393,7 @@ mod tests {
             prop_assert!(parse_index(&index(&text, &name)) == Some((text.as_str(), name.clone())));
             prop_assert_eq!(parse_message(&message(seq)), Some(seq));
             prop_assert_eq!(parse_audit(&audit(seq)), Some(seq));
+            prop_assert_eq!(parse_alert(&alert(seq)), Some(seq));
             prop_assert_eq!(parse_outbox(&outbox(seq, !seq)), Some((seq, !seq)));
             prop_assert_eq!(parse_queue_entry(&queue_entry(&name, seq)), Some((name.clone(), seq)));
             prop_assert!(parse_state(&state(&name, &text)) == Some((name.clone(), text.as_str())));
@@ -386,6 +409,7 @@ mod tests {
             let compare = |key: &dyn Fn(&Fields) -> Vec<u8>| key(&a).cmp(&key(&b));
             prop_assert_eq!(compare(&|r| message(r.1)), a.1.cmp(&b.1));
             prop_assert_eq!(compare(&|r| audit(r.1)), a.1.cmp(&b.1));
+            prop_assert_eq!(compare(&|r| alert(r.1)), a.1.cmp(&b.1));
             prop_assert_eq!(compare(&|r| queue_entry(&r.0, r.1)), (&a.0, a.1).cmp(&(&b.0, b.1)));
             prop_assert_eq!(compare(&|r| dead_letter(&r.0, r.1)), (&a.0, a.1).cmp(&(&b.0, b.1)));
             prop_assert_eq!(compare(&|r| state(&r.0, &r.3)), (&a.0, &a.3).cmp(&(&b.0, &b.3)));
@@ -415,7 +439,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_parsed_is_what_was_built(table in "[McdimoqsxX]", rest in prop::collection::vec(prop_oneof![Just(0_u8), Just(b'a'), any::<u8>()], 0..20)) {
+        fn whatever_is_parsed_is_what_was_built(table in "[McdilmoqsxX]", rest in prop::collection::vec(prop_oneof![Just(0_u8), Just(b'a'), any::<u8>()], 0..20)) {
             let key = [table.as_bytes(), &rest].concat();
             prop_assert!(!show(&key).contains('\0'));
             if let Some((kind, name)) = parse_catalog(&key) { prop_assert_eq!(&catalog(kind, &name), &key); }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 use async_trait::async_trait;
+use brolly_alerts::Alerts;
 use brolly_amqp::Amqp;
 use brolly_catalog::Catalog;
 use brolly_core::{
@@ -18,7 +19,7 @@ use brolly_core::{
     Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue,
     Refusal, Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
-use brolly_dispatch::{Dispatch, Handle, Precondition};
+use brolly_dispatch::{Dispatch, Handle, Precondition, Rooms};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
 use brolly_remote::Remote;
@@ -116,15 +117,10 @@ impl Host {
         let kinds = Rabbits { store: store.clone(), messages, settled: settled.clone() };
         let runtime = Runtime::new(brolly_runtime::Config::new(dir.join("cache")))?;
         let plugins: Arc<dyn Plugins> = Arc::new(runtime);
-        let dispatch = Dispatch::new(
-            catalog,
-            ledger,
-            Arc::new(kinds),
-            broker,
-            plugins,
-            clock,
-            brolly_dispatch::Config::default(),
-        );
+        let alerts = Arc::new(Alerts::open(store.clone(), ledger.host(), clock.clone())?);
+        let kinds = Arc::new(kinds);
+        let rooms = Rooms { alerts, catalog, ledger, kinds, embedded: broker, plugins, clock };
+        let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let (handle, stop) = (dispatch.handle(), CancellationToken::new());
         tokio::spawn(dispatch.run(stop.clone()));
         let host = Self {

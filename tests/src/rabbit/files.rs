@@ -7,10 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-
 use super::{Options, Ports};
-use crate::process::find_program;
+use crate::{certificates, process::find_program};
 
 /// RabbitMQ's own default.
 pub(super) const MEMORY_HIGH_WATERMARK: f64 = 0.4;
@@ -62,7 +60,7 @@ pub(super) fn write(folder: &Path, installation: &Installation, ports: &Ports, o
         .expect("the file is ours");
     lean_home(folder, &installation.programs);
     if options.tls {
-        write_certificates(folder);
+        certificates::write(folder);
     }
 }
 
@@ -116,24 +114,5 @@ fn lean_home(folder: &Path, programs: &Path) {
         if NEEDED.contains(&plugin) || !(plugin.starts_with("rabbitmq_") || NOT_NEEDED.contains(&plugin)) {
             link(&Path::new("plugins").join(&*name));
         }
-    }
-}
-
-fn write_certificates(folder: &Path) {
-    let key = || KeyPair::generate().expect("a key");
-    let (ca_key, server_key) = (key(), key());
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "Brolly's tests");
-    let ca_certificate = ca.self_signed(&ca_key).expect("a certificate");
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let server = CertificateParams::new(names).expect("these are names");
-    let server = server.signed_by(&server_key, &Issuer::new(ca, ca_key)).expect("a certificate");
-    for (name, pem) in [
-        ("ca.pem", ca_certificate.pem()),
-        ("server.pem", server.pem()),
-        ("server.key", server_key.serialize_pem()),
-    ] {
-        fs::write(folder.join(name), pem).expect("the folder is ours");
     }
 }

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use brolly_core::{
     Accepted, Broker, BrokerError, Clock, Code, Commit, Consume, Counts, Feed, Health, Listener, Message,
     Moved, Name, NewMessage, Order, Origin, Outgoing, Proposal, Publication, Refusal, Router, Seat, Source,
-    Stop, Thing,
+    Stop, Thing, Watched,
 };
 use brolly_store::{Messages, Store};
 use parking_lot::Mutex;
@@ -147,6 +147,13 @@ impl Broker for Remote {
     }
 
     async fn admit(&self, name: &Name, proposal: Proposal<'_>) -> Result<(), BrokerError> {
+        if let Proposal::Queue(queue) = &proposal
+            && queue.alerts.iter().any(|rule| rule.when == Watched::OldestAge)
+        {
+            let detail =
+                "alerts with oldest_age: no broker elsewhere tells how old what waits is; use ready instead";
+            return Err(Refusal::new(Code::Unsupported, detail).into());
+        }
         self.inner.transport.admit(name, proposal).await
     }
 

@@ -6,9 +6,10 @@
 use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use brolly_alerts::Alerts;
 use brolly_catalog::Catalog;
 use brolly_core::{Clock, SystemClock};
-use brolly_dispatch::Dispatch;
+use brolly_dispatch::{Dispatch, Rooms};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
 use brolly_runtime::Runtime;
@@ -172,15 +173,16 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let embedded = Embedded::open(store.clone(), messages.clone(), clock.clone(), config.embedded.clone())?;
     let runtime = Arc::new(Runtime::new(config.runtime.clone())?);
     let kinds = Arc::new(Registry::new(store.clone(), messages, ledger.host(), clock.clone()));
-    let dispatch = Dispatch::new(
-        catalog.clone(),
+    let rooms = Rooms {
+        alerts: Arc::new(Alerts::open(store.clone(), ledger.host(), clock.clone())?),
+        catalog: catalog.clone(),
         ledger,
         kinds,
-        Arc::new(embedded),
-        runtime,
+        embedded: Arc::new(embedded),
+        plugins: runtime,
         clock,
-        config.dispatch.clone(),
-    );
+    };
+    let dispatch = Dispatch::new(rooms, config.dispatch.clone());
     Ok(Opened { store, catalog, dispatch })
 }
 

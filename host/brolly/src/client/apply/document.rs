@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use brolly_core::{BrokerDefinition, Digest, Name, Queue, Refusal, Route, Subscription, Topic};
+use brolly_core::{BrokerDefinition, Channel, Digest, Name, Queue, Refusal, Route, Subscription, Topic};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _, Visitor, value::Error as Stop},
@@ -24,6 +24,7 @@ use crate::client::{Error, error};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Broker,
+    Channel,
     Topic,
     Queue,
     Route,
@@ -32,13 +33,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] = [Kind::Broker, Kind::Topic, Kind::Queue, Kind::Route, Kind::Subscription];
+    pub const ALL: [Kind; 6] =
+        [Kind::Broker, Kind::Channel, Kind::Topic, Kind::Queue, Kind::Route, Kind::Subscription];
 
     /// The word in paths and documents.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
             Kind::Broker => "brokers",
+            Kind::Channel => "channels",
             Kind::Topic => "topics",
             Kind::Queue => "queues",
             Kind::Route => "routes",
@@ -50,10 +53,10 @@ impl Kind {
     #[must_use]
     pub fn definition_in(self, shown: &Value) -> Value {
         let names = match self {
-            // Its further settings are any.
-            Kind::Broker => {
+            // Their further settings are any, or many.
+            Kind::Broker | Kind::Channel => {
                 let all = shown.as_object().into_iter().flatten();
-                let own = all.filter(|(name, _)| !SHOWN_OF_BROKERS.contains(&name.as_str()));
+                let own = all.filter(|(name, _)| !ALSO_SHOWN.contains(&name.as_str()));
                 return own.map(|(name, value)| (name.clone(), value.clone())).collect();
             }
             Kind::Topic => fields::<Topic>(),
@@ -72,8 +75,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What the server shows of a broker beyond its definition.
-const SHOWN_OF_BROKERS: [&str; 5] = ["name", "revision", "created_at_ms", "changed_at_ms", "status"];
+/// What the server shows of a broker or a channel beyond its definition.
+const ALSO_SHOWN: [&str; 6] = ["name", "revision", "created_at_ms", "changed_at_ms", "status", "health"];
 
 /// The names of a definition's fields, as its deserializer asks for them.
 fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
@@ -145,6 +148,7 @@ struct Document {
     /// The broker of topics and queues that name none.
     broker: Option<String>,
     brokers: BTreeMap<String, Value>,
+    channels: BTreeMap<String, Value>,
     topics: BTreeMap<String, Value>,
     queues: BTreeMap<String, Value>,
     routes: BTreeMap<String, Value>,
@@ -182,6 +186,9 @@ impl Wanted {
         }
         for (name, value) in document.brokers {
             wanted.add::<BrokerDefinition>(Kind::Broker, name, value, |_| Ok(()), &mut mistakes);
+        }
+        for (name, value) in document.channels {
+            wanted.add(Kind::Channel, name, value, Channel::check, &mut mistakes);
         }
         let placed = |mut value: Value| {
             if let (Some(broker), Some(fields)) = (&document.broker, value.as_object_mut()) {

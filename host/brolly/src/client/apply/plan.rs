@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use brolly_core::BrokerDefinition;
+use brolly_core::{BrokerDefinition, Channel};
 use serde::Deserialize;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
@@ -104,7 +104,7 @@ pub fn steps(wanted: &Wanted, present: &Present, prune: bool) -> Vec<Step> {
         }
     }
     steps.extend(delete(&[Kind::Topic, Kind::Queue]));
-    steps.extend(delete(&[Kind::Broker]));
+    steps.extend(delete(&[Kind::Broker, Kind::Channel]));
     for (plugin, versions) in &present.plugins {
         if prune && !wanted.plugin_names.contains(plugin) {
             let delete =
@@ -134,11 +134,16 @@ fn comparable(kind: Kind, before: &Value, after: &Value) -> Value {
 
 /// A definition as it may be shown: without passwords.
 fn visible(kind: Kind, definition: &Value) -> Value {
-    if kind != Kind::Broker {
-        return definition.clone();
-    }
-    let hidden = BrokerDefinition::deserialize(definition).map(|broker| broker.hidden());
-    hidden.and_then(serde_json::to_value).unwrap_or_default()
+    let hidden = match kind {
+        Kind::Broker => {
+            BrokerDefinition::deserialize(definition).and_then(|broker| serde_json::to_value(broker.hidden()))
+        }
+        Kind::Channel => {
+            Channel::deserialize(definition).and_then(|channel| serde_json::to_value(channel.hidden()))
+        }
+        Kind::Topic | Kind::Queue | Kind::Route | Kind::Subscription => return definition.clone(),
+    };
+    hidden.unwrap_or_default()
 }
 
 impl Step {
