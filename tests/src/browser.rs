@@ -209,6 +209,16 @@ impl Browser {
         field.send_keys(text).await.expect("it can be written into");
     }
 
+    /// Writes into the field that screen readers call so.
+    ///
+    /// # Panics
+    /// When there is no such field.
+    pub async fn fill_named(&self, name: &str, text: &str) {
+        let field = self.find(&format!("//input[@aria-label={}]", quoted(name))).await;
+        field.clear().await.expect("it can be cleared");
+        field.send_keys(text).await.expect("it can be written into");
+    }
+
     /// Chooses an option of the field with this label.
     ///
     /// # Panics

@@ -43,7 +43,7 @@ export function acknowledgeButton(alert, done) {
   }, { label: t("acknowledge_name", { name: `${alert.queue} ${alert.rule}` }), tone: "primary" });
 }
 
-const acknowledgement = (alert) => (alert.acknowledged ? `${alert.acknowledged.by}, ${moment(alert.acknowledged.at)}` : "–");
+const acknowledgement = (alert) => (alert.acknowledged ? `${alert.acknowledged.by ?? t("the_host")}, ${moment(alert.acknowledged.at_ms)}` : "–");
 
 async function list({ root, query, signal }) {
   const status = field({ name: "status", label: t("state"), kind: "select", value: query.get("status") ?? "",
@@ -55,7 +55,7 @@ async function list({ root, query, signal }) {
     { head: t("state"), text: (a) => t(`alert.${a.status}`), tone: (a) => TONES[a.status] },
     { head: t("what"), class: "prose", text: watched },
     { head: t("value"), class: "number", text: (a) => (a.when === "no_consumer" ? "–" : measured(a.when, a.value)) },
-    { head: t("for"), class: "number", text: (a) => (a.recovered_at ? span(a.recovered_at - a.since) : age(a.since)) },
+    { head: t("for"), class: "number", text: (a) => (a.ended_at_ms ? span(a.ended_at_ms - a.since_ms) : age(a.since_ms)) },
     { head: t("told"), class: "prose", text: told },
     { head: t("acknowledged"), class: "prose", text: acknowledgement },
     ...(may("operator") ? [{ head: t("actions"), class: "actions", sign: (a) => `${a.status} ${a.acknowledged !== null}`,
@@ -79,10 +79,16 @@ async function list({ root, query, signal }) {
   live.repeat(read, EVERY_MS, signal);
 }
 
+function sentText(notice) {
+  if (notice.sent_at_ms !== null) return moment(notice.sent_at_ms);
+  if (notice.given_up) return t("given_up_sending");
+  return notice.retry_at_ms ? t("tried_again_at", { time: moment(notice.retry_at_ms) }) : t("not_sent_yet");
+}
+
 // Whom it was told to, in short.
 function told(alert) {
-  const failed = alert.notices.filter((one) => one.sent_at === null && one.error).length;
-  const sent = alert.notices.filter((one) => one.sent_at !== null).length;
+  const failed = alert.notices.filter((one) => one.sent_at_ms === null && one.error).length;
+  const sent = alert.notices.filter((one) => one.sent_at_ms !== null).length;
   return [t("notices_sent", { n: sent }), failed > 0 && t("notices_failed", { n: failed })].filter(Boolean).join(", ");
 }
 
@@ -91,11 +97,11 @@ async function detail({ root, title, signal }, id) {
   const notices = liveTable([
     { head: t("what"), row: true, text: (n) => t(`notice.${n.kind}`) },
     { head: t("channel"), text: (n) => n.channel },
-    { head: t("to"), class: "prose", text: (n) => n.to },
-    { head: t("sent"), text: (n) => (n.sent_at === null ? t("not_sent_yet") : moment(n.sent_at)), tone: (n) => (n.sent_at === null ? (n.error ? "bad" : "warn") : "good") },
+    { head: t("to"), class: "prose", text: (n) => n.to || "–" },
+    { head: t("sent"), text: sentText, tone: (n) => (n.sent_at_ms !== null ? "good" : n.error ? "bad" : "warn") },
     { head: t("attempts"), class: "number", text: (n) => count(n.attempts) },
     { head: t("why"), class: "prose", text: (n) => n.error ?? "–" },
-  ], { key: (n) => `${n.kind} ${n.channel} ${n.to} ${n.queued_at}`, label: t("notices"), empty: t("no_notices") });
+  ], { key: (n) => `${n.kind} ${n.channel} ${n.to} ${n.queued_at_ms}`, label: t("notices"), empty: t("no_notices") });
   let drawn;
   async function read() {
     const alert = await get(`/alerts/${encodeURIComponent(id)}`);
@@ -118,9 +124,9 @@ function about(alert, read) {
     alert.status === "firing" && alert.acknowledged === null ? h("p", { class: "buttons" }, acknowledgeButton(alert, read) ?? "") : "",
     facts([
       [t("queue"), link(place("queues", alert.queue), alert.queue)], [t("rule"), alert.rule], [t("owners"), owners(alert.owners)],
-      [t("since_when"), moment(alert.since)], [t("fired_at"), alert.fired_at && moment(alert.fired_at)],
-      [t("recovered_at"), alert.recovered_at && moment(alert.recovered_at)],
-      [t("next_notice"), alert.next_notice_at && moment(alert.next_notice_at)],
+      [t("since_when"), moment(alert.since_ms)], [t("fired_at"), alert.fired_at_ms && moment(alert.fired_at_ms)],
+      [t("over_at"), alert.ended_at_ms && moment(alert.ended_at_ms)],
+      [t("next_notice"), alert.next_notice_at_ms && moment(alert.next_notice_at_ms)],
       [t("acknowledged"), acknowledgement(alert)], [t("channels"), alert.channels.join(", ")],
     ]),
   ];

@@ -28,7 +28,7 @@ export async function channels(root, signal) {
     { head: t("channel"), row: true, text: (c) => c.name },
     { head: t("kind"), text: (c) => [c.kind, c.preset].filter(Boolean).join(" ") },
     { head: t("state"), text: (c) => t(`channel.${c.health.state}`), tone: (c) => TONES[c.health.state] },
-    { head: t("for"), text: (c) => age(c.health.since) },
+    { head: t("for"), text: (c) => age(c.health.since_ms) },
     { head: t("waiting"), class: "number", text: (c) => count(c.health.waiting) },
     { head: t("why"), class: "prose", text: (c) => c.health.error ?? "–" },
     ...(may("operator") ? [{ head: t("actions"), class: "actions", sign: (c) => String(c.revision), node: (c) => [
@@ -81,9 +81,11 @@ function test(channel, read) {
     fields: fields.map((word) => field({ name: word, label: t(word), hint: t("test_to_hint") })),
     save: async (values) => {
       const body = Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim() !== ""));
-      const { sent_to: to } = await call("POST", `/channels/${encodeURIComponent(channel.name)}/test`, { body });
-      announce(t("test_sent", { to: to.join(", ") || channel.name }));
+      const { results } = await call("POST", `/channels/${encodeURIComponent(channel.name)}/test`, { body });
       await read();
+      const failed = results.filter((one) => !one.ok).map((one) => `${one.to || channel.name}: ${one.error}`);
+      if (failed.length > 0) throw new Error(failed.join("; "));
+      announce(t("test_sent", { to: results.map((one) => one.to || channel.name).join(", ") }));
     },
   });
 }

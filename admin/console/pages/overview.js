@@ -120,8 +120,8 @@ function queueTroubles(name, queue, taker) {
 
 // An alert that was told to somebody, and not only seen here.
 function alertTrouble(alert) {
-  const seen = alert.acknowledged && t("acknowledged_by", { name: alert.acknowledged.by });
-  return { key: `alert ${alert.id} ${alert.acknowledged !== null}`, bad: alert.acknowledged === null, what: `${t("alert")}: ${condition(alert)}`, since: alert.since,
+  const seen = alert.acknowledged && t("acknowledged_by", { name: alert.acknowledged.by ?? t("the_host") });
+  return { key: `alert ${alert.id} ${alert.acknowledged !== null}`, bad: alert.acknowledged === null, what: `${t("alert")}: ${condition(alert)}`, since: alert.since_ms,
     why: [reading(alert), seen].filter(Boolean).join("; "), owners: alert.owners, go: [place("alerts", alert.id), t("open_alert")],
     acknowledge: alert.acknowledged === null ? acknowledgeButton(alert) : "" };
 }

@@ -1,6 +1,8 @@
 //! The console in a real browser: what a person does on each page comes to what the API then says.
 
+mod alerts;
 mod changes;
+mod desk;
 mod pages;
 mod roles;
 mod watching;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Scene;
 
 /// Each page with its title.
-const PAGES: [(&str, &str); 14] = [
+const PAGES: [(&str, &str); 17] = [
     ("", "Overview"),
     ("topics", "Topics and routes"),
     ("queues", "Queues"),
@@ -20,6 +20,9 @@ const PAGES: [(&str, &str); 14] = [
     ("messages/o000226", "Message o000226"),
     ("dead-letters", "Dead letters"),
     ("dead-letters/settlement", "Dead letters: settlement"),
+    ("dead-letters/settlement/o000226", "Dead letter: o000226"),
+    ("alerts", "Alerts"),
+    ("alerts/1", "Alert: settlement"),
     ("audit", "Audit log"),
     ("settings", "Settings"),
 ];
@@ -31,6 +34,7 @@ async fn every_page_is_open_to_everybody_and_fits() {
     let Some(scene) = Scene::furnished("pictures and accessibility of the console").await else { return };
     let axe = Axe::fetch().inspect_err(|why| skip("accessibility of the console", why)).ok();
     scene.server.post("/subscriptions/activity/pause").await;
+    alarm(&scene).await;
     let mut faults = Vec::new();
     for (path, title) in PAGES {
         scene.page(path, title).await;
@@ -48,6 +52,17 @@ async fn every_page_is_open_to_everybody_and_fits() {
     }
     assert!(faults.is_empty(), "{faults:#?}");
     scene.close().await;
+}
+
+/// An alert of settlement's dead letters, which nobody can be told.
+async fn alarm(scene: &Scene) {
+    let closed = format!("http://127.0.0.1:{}/", brolly_tests::process::free_port());
+    scene.server.put("/channels/hook", json!({"kind": "webhook", "url": closed})).await;
+    let mut queue = scene.server.get("/queues/settlement").await;
+    let owners = queue["owners"].take();
+    let rule = json!({"when": "dead", "above": 0, "for_ms": 0, "channels": ["hook"]});
+    scene.server.put("/queues/settlement", json!({"owners": owners, "alerts": [rule]})).await;
+    scene.until("/alerts?status=firing", |body| !body["items"][0].is_null()).await;
 }
 
 async fn look(scene: &Scene, axe: Option<&Axe>, name: &str, faults: &mut Vec<String>) {

@@ -42,7 +42,7 @@ async fn only_a_token_opens_the_door_and_the_page_cannot_read_the_session() {
 const HARMLESS: [&str; 9] =
     ["Menu", "中文", "Sign out", "Search", "Test", "Show more", "Refresh", "Look", "Cancel"];
 
-const PAGES: [(&str, &str); 11] = [
+const PAGES: [(&str, &str); 13] = [
     ("", "Overview"),
     ("topics", "Topics and routes"),
     ("queues", "Queues"),
@@ -52,6 +52,8 @@ const PAGES: [(&str, &str); 11] = [
     ("plugins/settlement", "Plugin settlement"),
     ("messages/o000226", "Message o000226"),
     ("dead-letters/settlement", "Dead letters: settlement"),
+    ("dead-letters/settlement/o000226", "Dead letter: o000226"),
+    ("alerts", "Alerts"),
     ("audit", "Audit log"),
     ("settings", "Settings"),
 ];
@@ -82,6 +84,10 @@ async fn each_role_sees_the_buttons_that_it_may_press() {
         "subscriptions: Pause",
         "subscriptions/settlement: Edit",
         "dead-letters/settlement: Replay all",
+        "dead-letters/settlement/o000226: Try",
+        "dead-letters/settlement/o000226: Replay the edited copy",
+        "queues/settlement: Add a rule",
+        "settings: Add a channel",
         "settings: Make a token",
         "settings: Add a broker",
     ] {
