@@ -142,7 +142,6 @@ async fn whatever_another_program_publishes_arrives_whole() {
     assert_eq!(server.terminate().await, Some(0));
 }
 
-/// pika publishes what Brolly handles, and reads what Brolly publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_management_api_tells_what_other_consumers_hold() {
     if let Err(why) = Rabbit::available() {
@@ -172,6 +171,7 @@ async fn the_management_api_tells_what_other_consumers_hold() {
     assert_eq!(server.terminate().await, Some(0));
 }
 
+/// pika publishes what Brolly handles, and reads what Brolly publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_program_works_beside_brolly() {
     let Some(python) = Python::with("pika beside Brolly", &["pika"]).await else { return };
@@ -205,5 +205,55 @@ print(json.dumps({"seen": len(seen), "type": properties.content_type, "body": bo
     assert_eq!(said["seen"], 100, "{said}");
     assert!(said["body"].as_str().is_some_and(|body| !body.is_empty()), "{said}");
     assert_eq!(server.all("/messages?topic=notifications.out").await.len(), 100);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_stops_its_own_queue_alone_and_says_so() {
+    let Some(python) = Python::with("an id that is no text", &["pika"]).await else { return };
+    let Some(rabbit) = super::rabbit("an id that is no text").await else { return };
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = listening(dir.path(), &vhost.url).await;
+    let version = server.upload("notification", plugin_bytes("notification")).await;
+    server.subscribe("other", "t", "notification", &version, json!({"retry": {"max_attempts": 1}})).await;
+    let script = r#"
+import pika, sys
+channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()
+if sys.argv[2] == "publish":
+    channel.confirm_delivery()
+    channel.basic_publish("", "q", b"x", pika.BasicProperties(message_id=b"\xff\xfe"))
+else:
+    channel.queue_purge("q")
+"#;
+    let python = async |what: &str| {
+        let output = python.run(script, &[&vhost.url, what]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    python("publish").await;
+    eventually("the queue's subscription says why it stands still", PATIENCE, || async {
+        let status = server.get("/subscriptions/q").await["status"].clone();
+        status["error"].as_str().is_some_and(|error| error.contains("is not UTF-8")).then_some(())
+    })
+    .await;
+    let handled = async |queue: &str, at_least: u64| {
+        eventually(&format!("{queue} goes on"), PATIENCE, || async {
+            let status = server.get(&format!("/subscriptions/{queue}")).await["status"].clone();
+            let done = status["acked"].as_u64().unwrap() + status["dead"].as_u64().unwrap();
+            (done >= at_least).then_some(())
+        })
+        .await;
+    };
+    server.bulk("t", "{\"payload\":{}}\n".repeat(20)).await.unwrap().ok();
+    handled("other", 20).await;
+
+    // Taken away by hand, and what comes then is handled; what waited behind it went with it here.
+    eventually("the message is given back", PATIENCE, || async {
+        python("purge").await;
+        let status = server.get("/subscriptions/q").await["status"].clone();
+        status["error"].is_null().then_some(())
+    })
+    .await;
+    server.bulk("t", "{\"payload\":{}}\n".repeat(5)).await.unwrap().ok();
+    handled("q", 5).await;
     assert_eq!(server.terminate().await, Some(0));
 }
