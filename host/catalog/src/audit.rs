@@ -119,7 +119,7 @@ fn unreadable(name: impl ToString, source: serde_json::Error) -> Error {
 
 impl Catalog {
     /// The most records that one call of [`Catalog::audit`] looks at.
-    pub const AUDIT_BUDGET: usize = 20_000;
+    pub const AUDIT_BUDGET: usize = 10_000;
 
     /// Records that something other than a definition is about to be changed; durable when it answers.
     ///

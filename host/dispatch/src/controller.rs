@@ -11,7 +11,10 @@ use brolly_catalog::Catalog;
 use brolly_core::{Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription};
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +29,10 @@ use crate::{
     traces::Tracer,
     worker::Worker,
 };
+
+/// Plugins loaded at the same time. A host with thousands of subscriptions loads thousands when it starts;
+/// a thread for each would take a gigabyte for a moment, and the processors from everybody else.
+pub(crate) const LOADING: usize = 8;
 
 /// What every controller works with.
 pub(crate) struct Parts {
@@ -43,6 +50,8 @@ pub(crate) struct Parts {
     pub timed: Names,
     pub timed_queues: Names,
     pub sent: Arc<Sent>,
+    /// Turns at loading a plugin.
+    pub loading: Semaphore,
     pub tracer: Option<Tracer>,
 }
 
@@ -208,7 +217,10 @@ impl Controller {
         let (plugins, name, definition) = (self.parts.plugins.clone(), self.name.clone(), definition.clone());
         let loading = definition.clone();
         let load = move || plugins.handler(&name, &loading, &version, &wasm);
-        let handler = blocking("loading a plugin", load).await??;
+        let handler = {
+            let _turn = self.parts.loading.acquire().await;
+            blocking("loading a plugin", load).await??
+        };
         let recorder = self.parts.recorders.of(&self.name);
         Ok(recorder.over(&definition, handler, self.parts.clock.clone()))
     }

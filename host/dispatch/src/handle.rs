@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     brokers::Fleet,
-    controller::Parts,
+    controller::{LOADING, Parts},
     feeds,
     meters::{NAMES, Names, Sent, TIMED},
     status::{Board, State, Status},
@@ -83,6 +83,7 @@ impl Dispatch {
             timed: Names::up_to(TIMED),
             timed_queues: Names::up_to(TIMED),
             sent: Arc::default(),
+            loading: Semaphore::new(LOADING),
             tracer: config.tracer.clone(),
         });
         let inner = Inner {
