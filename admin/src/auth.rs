@@ -1,5 +1,7 @@
 //! Who may do what: the role that a request needs, and the token that it brings.
 
+use std::net::IpAddr;
+
 use axum::{
     extract::{Request, State},
     http::{HeaderValue, Method, header},
@@ -7,9 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name};
-use brolly_dispatch::{Rights, Role};
+use brolly_dispatch::{Rights, Role, Token};
 
-use crate::{Admin, BASE, problem::Problem, session};
+use crate::{
+    Admin, BASE,
+    problem::Problem,
+    session::{self, Peer},
+};
+
+/// Wrong tokens that one address may bring in the header Authorization before it has to wait.
+pub(crate) const FREE_TOKENS: u32 = 20;
 
 /// Who makes a request.
 #[derive(Clone, Debug)]
@@ -64,7 +73,7 @@ pub(crate) async fn authenticate(State(admin): State<Admin>, mut request: Reques
 fn caller(admin: &Admin, request: &Request, needed: Role) -> Result<Caller, Problem> {
     let headers = request.headers();
     let caller = match headers.get(header::AUTHORIZATION) {
-        Some(value) => bearer(admin, value)?,
+        Some(value) => bearer(admin, value, Peer::or_unknown(request.extensions().get::<Peer>().copied()))?,
         None => admin.sessions.caller(&admin.handle, headers).ok_or_else(|| {
             let detail = "there is no token; send it as the header Authorization: Bearer TOKEN, or sign in";
             Problem::refused(Code::Unauthorized, detail)
@@ -81,16 +90,37 @@ fn caller(admin: &Admin, request: &Request, needed: Role) -> Result<Caller, Prob
     Ok(caller)
 }
 
-fn bearer(admin: &Admin, value: &HeaderValue) -> Result<Caller, Problem> {
+fn bearer(admin: &Admin, value: &HeaderValue, address: IpAddr) -> Result<Caller, Problem> {
     let unauthorized = |detail: &str| Problem::refused(Code::Unauthorized, detail);
     let token = value.to_str().ok().and_then(|value| value.split_once(' '));
     let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
         return Err(unauthorized("the header Authorization is not of the form Bearer TOKEN"));
     };
-    let Some((name, rights)) = admin.handle.authenticate(token.trim()) else {
-        return Err(unauthorized("the token is not known; it may have been deleted"));
-    };
-    Ok(Caller { name, rights, csrf: None })
+    let now = admin.handle.now();
+    let wait = admin.guesses.wait(address, now);
+    let found = admin.handle.authenticate(token.trim());
+    let found = found.and_then(|(name, rights)| {
+        let revision = admin.handle.get::<Token>(&name).ok()?.revision;
+        Some((name, rights, revision))
+    });
+    match (found, wait) {
+        (Some((name, rights, revision)), None) => {
+            admin.guesses.right(address, &name, revision);
+            Ok(Caller { name, rights, csrf: None })
+        }
+        (Some((name, rights, revision)), Some(_)) if admin.guesses.knows(address, &name, revision) => {
+            Ok(Caller { name, rights, csrf: None })
+        }
+        // A right token is refused as well: whoever tries must not learn which one it is.
+        (_, Some(wait)) => Err(Problem::too_many_attempts(wait)),
+        (None, None) => {
+            admin.guesses.failed(address, now);
+            if let Some(wait) = admin.guesses.wait(address, now) {
+                tracing::warn!(%address, ?wait, "many wrong tokens come from one address; it has to wait");
+            }
+            Err(unauthorized("the token is not known; it may have been deleted"))
+        }
+    }
 }
 
 /// The word for a role.

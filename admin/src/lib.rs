@@ -24,6 +24,7 @@ mod explain;
 mod extract;
 mod forwards;
 mod gate;
+mod guesses;
 mod health;
 mod mask;
 mod messages;
@@ -41,6 +42,7 @@ mod session;
 mod sight;
 mod state;
 mod subscriptions;
+mod tls;
 mod tokens;
 mod topics;
 mod value;
@@ -58,8 +60,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use serve::{Error, serve};
+pub use tls::{Tls, TlsFiles};
 
-use crate::{pulse::Pulse, session::Sessions};
+use crate::{guesses::Guesses, pulse::Pulse, session::Sessions};
 
 /// The path that every call of the API begins with.
 pub const BASE: &str = "/api/v1";
@@ -120,6 +123,8 @@ pub(crate) struct Shared {
     pub handle: Handle,
     pub metrics: Metrics,
     pub config: Config,
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Tls>,
     /// Room for requests.
     pub requests: Arc<Semaphore>,
     /// Room for request bodies, in MiB.
@@ -130,6 +135,10 @@ pub(crate) struct Shared {
     pub streams: Arc<Semaphore>,
     /// Who has signed in.
     pub sessions: Sessions,
+    /// Wrong tokens at the sign-in.
+    pub sign_ins: Guesses,
+    /// Wrong tokens in the header Authorization.
+    pub guesses: Guesses,
     /// What everything is doing.
     pub pulse: Pulse,
     /// Told when the host stops, so that streams end.
@@ -160,18 +169,21 @@ impl App {
     }
 }
 
-/// Puts the API and the console together.
+/// Puts the API and the console together, to be served with TLS or without.
 #[must_use]
-pub fn app(handle: Handle, metrics: Metrics, config: Config) -> App {
+pub fn app(handle: Handle, metrics: Metrics, config: Config, tls: Option<Tls>) -> App {
     let (routes, document) = openapi::routes().split_for_parts();
     let shared = Shared {
         handle,
         metrics,
+        tls,
         requests: Arc::new(Semaphore::new(config.requests)),
         bodies: Arc::new(Semaphore::new(config.body_memory_mib as usize)),
         changes: TaskTracker::new(),
         streams: Arc::new(Semaphore::new(config.streams)),
         sessions: Sessions::default(),
+        sign_ins: Guesses::after(session::FREE_SIGN_INS),
+        guesses: Guesses::after(auth::FREE_TOKENS),
         pulse: Pulse::default(),
         stopping: CancellationToken::new(),
         openapi: openapi::finish(document),
@@ -186,7 +198,7 @@ pub fn app(handle: Handle, metrics: Metrics, config: Config) -> App {
         .layer(middleware::from_fn_with_state(admin.clone(), gate::see_through))
         .layer(middleware::from_fn_with_state(admin.clone(), auth::authenticate))
         .layer(middleware::from_fn_with_state(admin.clone(), gate::admit))
-        .layer(middleware::from_fn(problem::describe))
+        .layer(middleware::from_fn_with_state(admin.clone(), problem::describe))
         .with_state(admin.clone());
     App { router, admin }
 }

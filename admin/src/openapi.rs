@@ -4,6 +4,7 @@ use axum::{
     extract::State,
     http::{HeaderName, header},
 };
+use serde_json::Value;
 use utoipa::{
     Modify, OpenApi, PartialSchema, ToSchema,
     openapi::{
@@ -84,10 +85,40 @@ pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> String {
             complete(operation);
         }
     }
-    document.to_json().unwrap_or_else(|error| {
+    let written = serde_json::to_value(&document).and_then(|mut document| {
+        let schemas = document.pointer("/components/schemas").cloned().unwrap_or_default();
+        open_parts(&mut document, &schemas);
+        serde_json::to_string(&document)
+    });
+    written.unwrap_or_else(|error| {
         tracing::error!(%error, "the description of the API cannot be written");
         String::new()
     })
+}
+
+/// What is put allows no fields but its own. As a part of what is answered (`allOf`) it would forbid those
+/// of the other parts: there it is written without that.
+fn open_parts(value: &mut Value, schemas: &Value) {
+    const CLOSED: &str = "additionalProperties";
+    let is_closed = |schema: &Value| schema.get(CLOSED) == Some(&Value::Bool(false));
+    if let Some(parts) = value.get_mut("allOf").and_then(Value::as_array_mut) {
+        for part in parts {
+            let name = part.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+            if let Some(closed) = name.and_then(|name| schemas.get(name)).filter(|schema| is_closed(schema)) {
+                *part = closed.clone();
+            }
+            if is_closed(part)
+                && let Some(part) = part.as_object_mut()
+            {
+                part.remove(CLOSED);
+            }
+        }
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(|field| open_parts(field, schemas)),
+        Value::Array(items) => items.iter_mut().for_each(|item| open_parts(item, schemas)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn add_problems(operation: &mut Operation) {
@@ -103,6 +134,10 @@ fn add_problems(operation: &mut Operation) {
     if operation.security.is_none() {
         add("401", "unauthorized: no token, or one that is not known");
         add("403", "forbidden: the token's role does not allow it");
+        add(
+            "429",
+            "too-many-attempts: wrong tokens came from this address; Retry-After says how long to wait",
+        );
     }
 }
 

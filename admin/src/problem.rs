@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -12,6 +12,8 @@ use axum::{
 use brolly_core::{Code, Refusal};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
+
+use crate::Admin;
 
 /// Why a request was not done.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -211,7 +213,7 @@ impl IntoResponse for Problem {
 }
 
 /// Gives problems their body and every answer its security headers.
-pub(crate) async fn describe(request: Request, next: Next) -> Response {
+pub(crate) async fn describe(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
@@ -226,8 +228,14 @@ pub(crate) async fn describe(request: Request, next: Next) -> Response {
     for (name, value) in SECURITY {
         headers.entry(*name).or_insert(HeaderValue::from_static(value));
     }
+    if admin.tls.is_some() {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
+    }
     response
 }
+
+/// Whoever has come by TLS once comes by nothing else for a year.
+const TLS_ONLY: &str = "max-age=31536000";
 
 /// Nothing that comes from here may be framed, guessed at, kept, or load anything from elsewhere; and
 /// no script may make markup or code out of text.

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderName},
 };
 use brolly_core::{Code, NewMessage, Topic, message_limits::PAYLOAD_BYTES};
+use brolly_dispatch::TraceContext;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -119,7 +120,7 @@ pub(crate) fn router() -> OpenApiRouter<Admin> {
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-message, invalid-request"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: the topic"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "too-large"),
-        (status = 429, body = Problem, content_type = "application/problem+json", description = "queue-full"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "queue-full; too-many-attempts"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "disk-full")))]
 async fn publish_messages(
     State(admin): State<Admin>,
@@ -129,6 +130,7 @@ async fn publish_messages(
 ) -> Result<Json<Published>, Problem> {
     let (parts, body) = request.into_parts();
     let form = Form::of(&parts.headers)?;
+    let trace = trace(&parts.headers)?;
     admin.handle.get::<Topic>(&topic)?;
     let held = admin.read(&parts.headers, body, form.limit()).await?;
     let messages = if form.is_bulk() {
@@ -142,7 +144,7 @@ async fn publish_messages(
         parse(form, &held.bytes, &said, &parts.headers)?
     };
     let accepted =
-        if messages.is_empty() { Vec::new() } else { admin.handle.publish(&topic, messages).await? };
+        if messages.is_empty() { Vec::new() } else { admin.handle.publish(&topic, messages, &trace).await? };
     let duplicates = accepted.iter().filter(|accepted| accepted.duplicate).count();
     Ok(Json(Published { ids: accepted.into_iter().map(|accepted| accepted.id).collect(), duplicates }))
 }
@@ -176,23 +178,27 @@ fn parse(form: Form, bytes: &Bytes, said: &Said, headers: &HeaderMap) -> Result<
     Ok(messages)
 }
 
+/// The place in a trace that a request has.
+fn trace(headers: &HeaderMap) -> Result<TraceContext, Problem> {
+    let mut trace = TraceContext::new();
+    for name in ["traceparent", "tracestate"] {
+        if let Some(value) = text(headers, name)? {
+            trace.insert(name.to_owned(), value);
+        }
+    }
+    Ok(trace)
+}
+
 /// What a request says of its messages outside of them.
 struct Envelope {
     id: Option<String>,
     key: Option<String>,
     delay_ms: Option<u64>,
     expires_ms: Option<u64>,
-    trace: BTreeMap<String, String>,
 }
 
 impl Envelope {
     fn read(said: &Said, headers: &HeaderMap) -> Result<Self, Problem> {
-        let mut trace = BTreeMap::new();
-        for name in ["traceparent", "tracestate"] {
-            if let Some(value) = text(headers, name)? {
-                trace.insert(name.to_owned(), value);
-            }
-        }
         let or_header = |said: &Option<String>, name| match said {
             Some(said) => Ok(Some(said.clone())),
             None => text(headers, name),
@@ -202,7 +208,6 @@ impl Envelope {
             key: or_header(&said.key, "brolly-key")?,
             delay_ms: said.delay_ms,
             expires_ms: said.expires_ms,
-            trace,
         })
     }
 
@@ -216,9 +221,6 @@ impl Envelope {
         }
         message.delay_ms = message.delay_ms.or(self.delay_ms);
         message.expires_ms = message.expires_ms.or(self.expires_ms);
-        for (name, value) in &self.trace {
-            message.headers.entry(name.clone()).or_insert_with(|| value.clone());
-        }
     }
 }
 

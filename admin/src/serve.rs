@@ -1,22 +1,23 @@
 //! Serving: connections, how many of them, and how it ends.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::pending, io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{Request, body::Incoming, server::conn::http1::Builder};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::util::MapRequest;
 
-use crate::{App, session::Peer};
+use crate::{App, Tls, session::Peer};
 
 /// How long to wait before accepting again when the system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(100);
@@ -27,6 +28,14 @@ pub enum Error {
     /// The listener cannot be used.
     #[error("cannot serve HTTP: {0}")]
     Listener(#[from] io::Error),
+    /// A file with a certificate or a key is no good.
+    #[error("TLS (admin.tls): {}: {why}", file.display())]
+    Tls {
+        /// Which.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Serves the API until it is told to stop; then no request is accepted any more, and those that
@@ -41,6 +50,9 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> 
     builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(admin.config.idle_ms));
     let server = Server {
         builder,
+        tls: admin.tls.clone(),
+        handshake: Duration::from_millis(admin.config.idle_ms),
+        stopping: admin.stopping.clone(),
         router,
         permits: Arc::new(Semaphore::new(admin.config.connections)),
         connections: TaskTracker::new(),
@@ -50,6 +62,7 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> 
         () = stop.cancelled() => {}
         () = server.accept(&listener) => {}
         () = admin.pulse.keep(&admin.handle) => {}
+        () = async { if let Some(tls) = &admin.tls { tls.keep().await } else { pending().await } } => {}
     }
     admin.stopping.cancel();
     drop(listener);
@@ -64,6 +77,10 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> 
 
 struct Server {
     builder: Builder,
+    tls: Option<Tls>,
+    /// How long agreeing on keys may take.
+    handshake: Duration,
+    stopping: CancellationToken,
     router: Router,
     /// Room for connections.
     permits: Arc<Semaphore>,
@@ -90,19 +107,52 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small answers on this connection may be late");
         }
-        let service = MapRequest::new(self.router.clone(), move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        });
-        let service = TowerToHyperService::new(service);
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        let connection = self.graceful.watch(connection);
+        let line = Line {
+            builder: self.builder.clone(),
+            watcher: self.graceful.watcher(),
+            router: self.router.clone(),
+            peer,
+        };
+        let Some(tls) = self.tls.clone() else {
+            self.connections.spawn(async move {
+                line.converse(stream).await;
+                drop(permit);
+            });
+            return;
+        };
+        let (limit, stopping) = (self.handshake, self.stopping.clone());
         self.connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
+            let agreed = tokio::time::timeout(limit, tls.accept(stream));
+            match stopping.run_until_cancelled(agreed).await {
+                Some(Ok(Ok(stream))) => line.converse(stream).await,
+                Some(Ok(Err(error))) => tracing::debug!(%error, "a client and the host agreed on no keys"),
+                Some(Err(_)) | None => tracing::debug!("a client did not agree on keys in time"),
             }
             drop(permit);
         });
+    }
+}
+
+/// What the requests of one connection are answered with.
+struct Line {
+    builder: Builder,
+    watcher: Watcher,
+    router: Router,
+    peer: Peer,
+}
+
+impl Line {
+    /// Answers them, until either side has enough.
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let Self { builder, watcher, router, peer } = self;
+        let service = MapRequest::new(router, move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended");
+        }
     }
 }
 

@@ -32,24 +32,24 @@ const COOKIE: &str = "brolly_session";
 pub(crate) const CSRF: &str = "x-csrf-token";
 /// Sessions at once; the one that ends first goes for one more.
 const SESSIONS: usize = 1_000;
-/// Wrong tokens that one address may bring before it has to wait.
-const FREE_FAILURES: u32 = 5;
-/// The longest wait after a wrong token.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How long a wrong token is remembered.
-const MEMORY: Duration = Duration::from_secs(15 * 60);
-/// Addresses remembered; the one that failed the longest ago goes for one more.
-const ADDRESSES: usize = 10_000;
+/// Wrong tokens that one address may bring to the sign-in before it has to wait.
+pub(crate) const FREE_SIGN_INS: u32 = 5;
 
 /// The address that a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub IpAddr);
 
-/// The sessions there are, and who has failed to make one.
+impl Peer {
+    /// The address; all whose address nobody knows count as one.
+    pub(crate) fn or_unknown(peer: Option<Self>) -> IpAddr {
+        peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Self(address)| address)
+    }
+}
+
+/// The sessions there are.
 #[derive(Default)]
 pub(crate) struct Sessions {
     open: Mutex<HashMap<String, Session>>,
-    failures: Mutex<HashMap<IpAddr, Failures>>,
 }
 
 #[derive(Clone)]
@@ -58,13 +58,6 @@ struct Session {
     /// A token that was made anew under the same name is another one.
     revision: u64,
     csrf: String,
-    until: Timestamp,
-}
-
-struct Failures {
-    count: u32,
-    latest: Timestamp,
-    /// Until then nothing from the address is looked at.
     until: Timestamp,
 }
 
@@ -102,31 +95,6 @@ impl Sessions {
             }
         }
     }
-
-    /// How long an address has to wait before its next try.
-    fn wait(&self, address: IpAddr, now: Timestamp) -> Option<Duration> {
-        let until = self.failures.lock().get(&address)?.until;
-        Some(until.since(now)).filter(|wait| !wait.is_zero())
-    }
-
-    /// A wrong token: the sixth and each further one doubles the wait, from one second on.
-    fn failed(&self, address: IpAddr, now: Timestamp) {
-        let mut failures = self.failures.lock();
-        failures.retain(|_, failure| now < failure.latest.after(MEMORY));
-        if failures.len() >= ADDRESSES
-            && let Some(oldest) =
-                failures.iter().min_by_key(|(_, failure)| failure.latest).map(|(address, _)| *address)
-        {
-            failures.remove(&oldest);
-        }
-        let failure = failures.entry(address).or_insert(Failures { count: 0, latest: now, until: now });
-        failure.count += 1;
-        failure.latest = now;
-        if let Some(over) = failure.count.checked_sub(FREE_FAILURES + 1) {
-            let wait = Duration::from_secs(1_u64.checked_shl(over).unwrap_or(u64::MAX));
-            failure.until = now.after(wait.min(LONGEST_WAIT));
-        }
-    }
 }
 
 /// The session that a request names.
@@ -157,7 +125,7 @@ struct SignIn {
     token: String,
 }
 
-/// A new session; its cookie is `HttpOnly` and `SameSite=Strict`.
+/// A new session; its cookie is `HttpOnly` and `SameSite=Strict`, and with TLS `Secure`.
 #[derive(Serialize, ToSchema)]
 struct NewSession {
     /// The token's name.
@@ -198,19 +166,19 @@ async fn sign_in(
     {
         return Err(Problem::refused(Code::Forbidden, "another site has asked for this sign-in"));
     }
-    let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(Peer(address))| address);
-    if let Some(wait) = admin.sessions.wait(address, admin.handle.now()) {
+    let address = Peer::or_unknown(peer.map(|Extension(peer)| peer));
+    if let Some(wait) = admin.sign_ins.wait(address, admin.handle.now()) {
         return Err(Problem::too_many_attempts(wait));
     }
     let Some((name, rights)) = admin.handle.authenticate(wanted.token.trim()) else {
-        admin.sessions.failed(address, admin.handle.now());
+        admin.sign_ins.failed(address, admin.handle.now());
         tracing::warn!(%address, "somebody tried to sign in with a wrong token");
         return Err(Problem::refused(Code::Unauthorized, "the token is not known; it may have been deleted"));
     };
     let life = Duration::from_millis(admin.config.session_ms);
     let (id, csrf_token) = admin.sessions.start(&admin.handle, name.clone(), life)?;
     tracing::info!(by = %name, %address, "signed in");
-    let set = set_cookie(&id, life.as_secs())?;
+    let set = set_cookie(&admin, &id, life.as_secs())?;
     let Rights { role, payloads, unmasked } = rights;
     let body = NewSession { name: name.to_string(), role, payloads, unmasked, csrf_token };
     Ok((StatusCode::OK, [set], Json(body)).into_response())
@@ -223,11 +191,13 @@ async fn sign_out(State(admin): State<Admin>, headers: HeaderMap) -> Result<Resp
     if let Some(id) = cookie(&headers) {
         admin.sessions.open.lock().remove(id);
     }
-    Ok((StatusCode::NO_CONTENT, [set_cookie("", 0)?]).into_response())
+    Ok((StatusCode::NO_CONTENT, [set_cookie(&admin, "", 0)?]).into_response())
 }
 
-fn set_cookie(id: &str, seconds: u64) -> Result<(HeaderName, HeaderValue), Problem> {
-    let text = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
+fn set_cookie(admin: &Admin, id: &str, seconds: u64) -> Result<(HeaderName, HeaderValue), Problem> {
+    // By which way it came is not for the client to say: without TLS a browser would not send it back.
+    let secure = if admin.tls.is_some() { "; Secure" } else { "" };
+    let text = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
     let value = HeaderValue::from_str(&text).map_err(|_| Problem::internal())?;
     Ok((header::SET_COOKIE, value))
 }

@@ -15,5 +15,6 @@ mod plugins;
 mod publishing;
 mod serving;
 mod session;
+mod tls;
 mod watching;
 mod wrong;

@@ -15,6 +15,7 @@
 pub mod axe;
 pub mod browser;
 pub mod certificates;
+pub mod collector;
 pub mod contract;
 pub mod flow;
 pub mod orders;

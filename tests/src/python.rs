@@ -42,9 +42,17 @@ impl Python {
     /// # Panics
     /// When it does not end in time.
     pub async fn run(&self, script: &str, arguments: &[&str]) -> Output {
+        self.run_within(PATIENCE, script, arguments).await
+    }
+
+    /// The same for one that may take longer.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn run_within(&self, limit: Duration, script: &str, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(["-c", script]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = tokio::time::timeout(limit, command.output()).await;
         output.expect("the script ends in time").expect("it can be started")
     }
 }

@@ -48,7 +48,8 @@ class FreePort(Controller):
 
 
 def authenticate(server, session, envelope, mechanism, data):
-    return AuthResult(success=(data.login, data.password) == (USER.encode(), PASSWORD.encode()))
+    known = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
+    return AuthResult(success=known, handled=False, auth_data=data)
 
 
 def alibaba_is_right(handler, query):

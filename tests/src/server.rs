@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A running `brolly serve` on a free port.
 pub struct Server {
     child: Child,
-    /// Its address, `http://…`.
+    /// Its address, `http://…` or `https://…`.
     pub url: String,
     /// The admin token.
     pub token: String,
@@ -96,7 +96,7 @@ impl Server {
         let url = loop {
             let line = lines.next_line().await.expect("its output can be read");
             let line = line.expect("it says where it listens before it ends");
-            if let Some(at) = line.find("http://") {
+            if let Some(at) = line.find("http://").or_else(|| line.find("https://")) {
                 break line[at..].split_whitespace().next().expect("an address").to_owned();
             }
         };
@@ -106,6 +106,22 @@ impl Server {
             std::fs::read_to_string(data.join("admin.token")).expect("the admin token lies in its file");
         let (token, http, home) = (token.trim().to_owned(), reqwest::Client::new(), json!({}));
         Self { child, url, token, http, home }
+    }
+
+    /// Starts it with a certificate that [`crate::certificates::write`] has put into `certificates`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with_tls(data: &Path, certificates: &Path, arguments: &[&str]) -> Self {
+        let file = |name: &str| certificates.join(name).to_string_lossy().into_owned();
+        let (cert, key) = (file("server.pem"), file("server.key"));
+        let settings = [("BROLLY_ADMIN__TLS__CERT", &*cert), ("BROLLY_ADMIN__TLS__KEY", &*key)];
+        let mut server = Self::start_with(data, arguments, &settings).await;
+        let ca = std::fs::read(certificates.join("ca.pem")).expect("the authority's certificate");
+        let ca = reqwest::Certificate::from_pem(&ca).expect("a certificate");
+        let http = reqwest::Client::builder().tls_certs_only([ca]).build();
+        server.http = http.expect("a client");
+        server
     }
 
     /// Makes one call of the API.

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{App, Config, Metrics};
+use crate::{App, Config, Metrics, Tls};
 
 /// Plugins whose bytes say what they are: `plugin`, and the imports that they want. Loading one
 /// whose imports name `broken` fails.
@@ -174,6 +174,15 @@ impl House {
     }
 
     pub async fn with(config: Config, metrics: Metrics, plugins: Arc<dyn Plugins>) -> Self {
+        Self::behind(None, config, metrics, plugins).await
+    }
+
+    pub async fn behind(
+        tls: Option<Tls>,
+        config: Config,
+        metrics: Metrics,
+        plugins: Arc<dyn Plugins>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ahead = Arc::new(Ahead::default());
         let clock: Arc<dyn Clock> = ahead.clone();
@@ -209,7 +218,7 @@ impl House {
         for (token, role) in [("v", Role::Viewer), ("o", Role::Operator), ("a", Role::Admin)] {
             tokens.push(handle.create_token(&name(token), Grant::of(role)).await.unwrap());
         }
-        let app = crate::app(handle, metrics, config);
+        let app = crate::app(handle, metrics, config, tls);
         Self { app, tokens: tokens.try_into().unwrap(), stop, clock: ahead, running, _dir: dir }
     }
 

@@ -110,6 +110,39 @@ async fn who_guesses_waits_longer_and_longer() {
 }
 
 #[tokio::test]
+async fn who_guesses_at_tokens_waits_and_nobody_who_was_known_does() {
+    let house = House::new().await;
+    let ask = async |token: &str, from: [u8; 4]| {
+        let request = Request::builder().uri("/api/v1/topics").extension(Peer(from.into()));
+        house
+            .send(request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap())
+            .await
+    };
+    let (here, elsewhere) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+    ask(house.admin(), here).await.expect(200);
+    for _ in 0..21 {
+        ask("brolly_wrong", here).await.problem(401, "unauthorized");
+    }
+    let refused = ask("brolly_wrong", here).await;
+    assert!((1..=2).contains(&refused.header("retry-after").parse::<u64>().unwrap()));
+    refused.problem(429, "too-many-attempts");
+    // A right one is not told from a wrong one, unless this address has brought it before.
+    ask(&house.tokens[0], here).await.problem(429, "too-many-attempts");
+    ask(house.admin(), here).await.expect(200);
+    ask(&house.tokens[0], elsewhere).await.expect(200);
+    sign_in(&house, house.admin(), &[]).await.expect(200);
+
+    house.wait(Duration::from_millis(1001));
+    ask(&house.tokens[0], here).await.expect(200);
+    ask("brolly_wrong", here).await.problem(401, "unauthorized");
+    ask("brolly_wrong", here).await.problem(429, "too-many-attempts");
+    // What was deleted is known no more.
+    house.delete("/api/v1/tokens/v").await.expect(204);
+    ask(&house.tokens[0], here).await.problem(429, "too-many-attempts");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn no_other_site_signs_anybody_in() {
     let house = House::new().await;
     for site in ["cross-site", "same-site"] {

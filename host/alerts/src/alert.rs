@@ -262,12 +262,16 @@ mod tests {
         Name::new(text).unwrap()
     }
 
-    /// Looks at the values, each after so many milliseconds and in quiet hours or not; gives what came of it.
-    fn play(rule: &AlertRule, looks: &[(u64, Option<u64>, bool)]) -> Vec<(u64, &'static str)> {
+    /// Looks at values, written `moment:value`, with `?` for one that cannot be measured and a `q` after it in
+    /// quiet hours; gives what people were told in the same way.
+    fn play(rule: &AlertRule, looks: &str) -> String {
         let mut alert: Option<Alert> = None;
         let mut told = Vec::new();
-        for &(at, value, quiet) in looks {
-            let look = Look { value, quiet, now: Timestamp(at) };
+        for look in looks.split(' ') {
+            let (at, value) = look.split_once(':').unwrap();
+            let quiet = value.ends_with('q');
+            let value = value.trim_end_matches('q').parse().ok();
+            let look = Look { value, quiet, now: Timestamp(at.parse().unwrap()) };
             if alert.is_none() && value.is_some_and(|value| value > rule.threshold()) {
                 alert = Some(Alert::begin(1, &name("q"), rule, &[], look));
             }
@@ -279,103 +283,61 @@ mod tests {
             match step {
                 Step::Tell(occasion) => {
                     open.tell(occasion, &[(name("mail"), "a@b.c".to_owned())], look.now);
-                    told.push((at, occasion.as_str()));
+                    told.push(format!("{at}:{}", occasion.as_str()));
                 }
                 Step::Forget => alert = None,
                 Step::Keep | Step::Rest => {}
             }
         }
-        told
+        told.join(" ")
     }
 
     #[test]
     fn people_are_told_when_it_lasts_again_after_the_interval_and_when_it_is_over() {
-        let (high, low) = (Some(101), Some(100));
-        let cases: &[(&str, serde_json::Value, &[(u64, Option<u64>, bool)], &[(u64, &str)])] = &[
-            (
-                "not for long enough",
-                json!({}),
-                &[(0, high, false), (999, high, false), (1000, low, false)],
-                &[],
-            ),
-            (
-                "for just long enough",
-                json!({}),
-                &[(0, high, false), (1000, high, false), (1001, high, false)],
-                &[(1000, "firing")],
-            ),
+        let once = json!({"repeat_ms": null});
+        let cases = [
+            ("not for long enough", json!({}), "0:101 999:101 1000:100", ""),
+            ("for just long enough", json!({}), "0:101 1000:101 1001:101", "1000:firing"),
             (
                 "again, and over after it is well for as long",
                 json!({}),
-                &[
-                    (0, high, false),
-                    (1000, high, false),
-                    (5999, high, false),
-                    (6000, high, false),
-                    (7000, low, false),
-                    (7999, low, false),
-                    (8000, low, false),
-                    (20_000, low, false),
-                ],
-                &[(1000, "firing"), (6000, "repeat"), (8000, "recovery")],
+                "0:101 1000:101 5999:101 6000:101 7000:100 7999:100 8000:100 20000:100",
+                "1000:firing 6000:repeat 8000:recovery",
             ),
             (
                 "well for a moment is not over",
-                json!({"repeat_ms": null}),
-                &[
-                    (0, high, false),
-                    (1000, high, false),
-                    (2000, low, false),
-                    (2500, high, false),
-                    (3200, low, false),
-                ],
-                &[(1000, "firing")],
+                once.clone(),
+                "0:101 1000:101 2000:100 2500:101 3200:100",
+                "1000:firing",
             ),
             (
                 "between both thresholds it goes on",
                 json!({"clear": 50, "for_ms": 0, "repeat_ms": null}),
-                &[(0, high, false), (1, Some(51), false), (2, Some(50), false)],
-                &[(0, "firing"), (2, "recovery")],
+                "0:101 1:51 2:50",
+                "0:firing 2:recovery",
             ),
             (
                 "what cannot be measured changes nothing",
                 json!({}),
-                &[
-                    (0, high, false),
-                    (500, None, false),
-                    (1000, high, false),
-                    (2000, None, false),
-                    (6000, None, false),
-                ],
-                &[(1000, "firing"), (6000, "repeat")],
+                "0:101 500:? 1000:101 2000:? 6000:?",
+                "1000:firing 6000:repeat",
             ),
-            (
-                "quiet hours put it off",
-                json!({"repeat_ms": null}),
-                &[(0, high, true), (1000, high, true), (9000, high, true), (9500, high, false)],
-                &[(9500, "firing")],
-            ),
+            ("quiet hours put it off", once, "0:101q 1000:101q 9000:101q 9500:101", "9500:firing"),
             (
                 "what was over within them is not told",
                 json!({}),
-                &[
-                    (0, high, true),
-                    (1000, high, true),
-                    (2000, low, true),
-                    (3000, low, true),
-                    (9000, low, false),
-                ],
-                &[],
+                "0:101q 1000:101q 2000:0q 3000:0q 9000:0",
+                "",
             ),
             (
                 "relief is put off, too",
                 json!({"for_ms": 0, "repeat_ms": null}),
-                &[(0, high, false), (1, low, true), (2, low, true), (3, low, false), (4, low, false)],
-                &[(0, "firing"), (3, "recovery")],
+                "0:101 1:100q 2:100q 3:100 4:100",
+                "0:firing 3:recovery",
             ),
         ];
         for (what, changed, looks, expect) in cases {
-            assert_eq!(play(&rule(changed.clone()), looks), *expect, "{what}");
+            assert_eq!(play(&rule(changed), looks), expect, "{what}");
         }
     }
 

@@ -46,6 +46,9 @@ pub trait Broker: Send + Sync + 'static {
     /// fail from now on.
     async fn close(&self);
 
+    /// What kind of system it is, in the words of OpenTelemetry's `messaging.system` where it has one.
+    fn system(&self) -> &'static str;
+
     /// How it is doing.
     fn health(&self) -> Health;
 

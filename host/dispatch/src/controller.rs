@@ -19,10 +19,11 @@ use crate::{
     brokers::Fleet,
     forward::Forwarder,
     handle::blocking,
-    meters::Meters,
+    meters::{Meters, Names, Sent},
     plan::Plan,
     publishing::Publisher,
     status::{Board, State},
+    traces::Tracer,
     worker::Worker,
 };
 
@@ -35,6 +36,11 @@ pub(crate) struct Parts {
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
     pub recorders: Recorders,
+    /// Subscriptions and queues that have numbers of their own.
+    pub subscriptions: Names,
+    pub queues: Names,
+    pub sent: Arc<Sent>,
+    pub tracer: Option<Tracer>,
 }
 
 /// A subscription as it is wanted.
@@ -90,7 +96,7 @@ impl Controller {
                 Err(error) => {
                     let delay = delays.next().unwrap_or(Duration::from_secs(30));
                     tracing::error!(subscription = %self.name, %error, ?delay, "the subscription failed and is tried again");
-                    metrics::counter!("brolly_subscription_failures_total", "subscription" => self.name.to_string())
+                    metrics::counter!("brolly_subscription_failures_total", "subscription" => self.parts.subscriptions.label(&self.name))
                         .increment(1);
                     self.board.set(State::Failed, None, Some(error.to_string()), &*self.parts.clock);
                     tokio::select! {
@@ -113,7 +119,7 @@ impl Controller {
         let consume = Consume { order: definition.order, max_in_flight: definition.max_in_flight };
         let broker = self.parts.brokers.of_queue(&self.parts.catalog.snapshot(), &definition.queue)?;
         let source = broker.consume(&definition.queue, consume).await?;
-        let worker = Arc::new(self.worker(definition, source.clone(), plan));
+        let worker = Arc::new(self.worker(definition, broker.system(), source.clone(), plan));
         let mut crew = Crew::default();
         self.board.set(State::Running, definition.version, None, &*self.parts.clock);
         tracing::info!(subscription = %self.name, version = definition.version.map(tracing::field::display), "the subscription runs");
@@ -139,7 +145,13 @@ impl Controller {
         ended
     }
 
-    fn worker(&self, definition: &Subscription, source: Arc<dyn Source>, plan: Plan) -> Worker {
+    fn worker(
+        &self,
+        definition: &Subscription,
+        system: &'static str,
+        source: Arc<dyn Source>,
+        plan: Plan,
+    ) -> Worker {
         let parts = &self.parts;
         Worker {
             name: self.name.clone(),
@@ -152,10 +164,17 @@ impl Controller {
                 queue: definition.queue.clone(),
                 ledger: parts.ledger.clone(),
                 runtime: tokio::runtime::Handle::current(),
+                sent: parts.sent.clone(),
             },
             clock: parts.clock.clone(),
             plan: ArcSwap::from_pointee(plan),
-            meters: Meters::new(&self.name),
+            meters: Meters::new(
+                parts.subscriptions.label(&self.name),
+                parts.queues.label(&definition.queue),
+                system,
+            ),
+            tracer: parts.tracer.clone(),
+            system,
             board: self.board.clone(),
             alone: RwLock::new(()),
         }

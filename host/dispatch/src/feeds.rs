@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Handle};
+use crate::{Error, Handle, TraceContext};
 
 /// How often it is remembered that a feed is heard: what a crash adds to the gap.
 const REMEMBER: Duration = Duration::from_secs(5);
@@ -167,7 +167,7 @@ impl Ear {
 
     async fn keep(&self, message: NewMessage) {
         loop {
-            match self.handle.publish(&self.topic, vec![message.clone()]).await {
+            match self.handle.publish(&self.topic, vec![message.clone()], &TraceContext::new()).await {
                 Ok(_) => return,
                 Err(Error::Refused(refusal))
                     if matches!(refusal.code, Code::TooLarge | Code::InvalidMessage) =>

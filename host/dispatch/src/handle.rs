@@ -1,6 +1,10 @@
 //! The door to everything: what the admin may see and change. It never touches a delivery in flight.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
@@ -19,8 +23,10 @@ use crate::{
     brokers::Fleet,
     controller::Parts,
     feeds,
+    meters::{Names, Sent},
     status::{Board, State, Status},
     supervisor::Supervisor,
+    traces::{self, Span, TraceContext, Tracer},
 };
 
 /// The settings of dispatch.
@@ -30,11 +36,13 @@ pub struct Config {
     /// remembered, so that a second publish of it is ignored. What waits or is a dead letter stays
     /// for as long as it does so.
     pub history_ms: u64,
+    /// Makes spans of what happens; none where nobody wants traces.
+    pub tracer: Option<Tracer>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_ms: 7 * 24 * 60 * 60 * 1000 }
+        Self { history_ms: 7 * 24 * 60 * 60 * 1000, tracer: None }
     }
 }
 
@@ -62,8 +70,19 @@ impl Dispatch {
     pub fn new(rooms: Rooms, config: Config) -> Self {
         let Rooms { alerts, catalog, ledger, kinds, embedded, plugins, clock } = rooms;
         let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
-        let recorders = Recorders::default();
-        let parts = Arc::new(Parts { alerts, catalog, ledger, brokers, plugins, clock, recorders });
+        let parts = Arc::new(Parts {
+            alerts,
+            catalog,
+            ledger,
+            brokers,
+            plugins,
+            clock,
+            recorders: Recorders::default(),
+            subscriptions: Names::default(),
+            queues: Names::default(),
+            sent: Arc::default(),
+            tracer: config.tracer.clone(),
+        });
         let inner = Inner {
             parts,
             config,
@@ -333,13 +352,37 @@ impl Handle {
         Ok(())
     }
 
-    /// Publishes messages: all of them, durably, or none if one is refused.
+    /// Publishes messages: all of them, durably, or none if one is refused. Those that have no place in a
+    /// trace themselves get the one that `context` says.
     ///
     /// # Errors
     /// [`brolly_core::Code::NotFound`] for the topic; what the broker refuses.
-    pub async fn publish(&self, topic: &Name, messages: Vec<NewMessage>) -> Result<Vec<Accepted>, Error> {
-        let broker = self.parts().brokers.get(&self.get::<Topic>(topic)?.value.broker)?;
-        Ok(broker.publish(topic, messages).await?)
+    pub async fn publish(
+        &self,
+        topic: &Name,
+        mut messages: Vec<NewMessage>,
+        context: &TraceContext,
+    ) -> Result<Vec<Accepted>, Error> {
+        let parts = self.parts();
+        let broker = parts.brokers.get(&self.get::<Topic>(topic)?.value.broker)?;
+        let (system, began) = (broker.system(), Instant::now());
+        let tracer = parts.tracer.as_ref();
+        let mut span = tracer.map_or(Span::NONE, |tracer| tracer.publish(system, topic, &messages, context));
+        traces::begin(tracer, &span, context, &mut messages);
+        let published = broker.publish(topic, messages).await.map_err(Error::from);
+        match &published {
+            Ok(accepted) => {
+                Sent::published(system, began, None);
+                parts.sent.accepted(system, topic, accepted.len() as u64);
+                span.outcome("accepted", None);
+            }
+            Err(error) => {
+                let kind = Sent::failure(error);
+                Sent::published(system, began, Some(kind));
+                span.outcome("refused", Some((kind, &error.to_string())));
+            }
+        }
+        published
     }
 
     /// What a subscription is doing.

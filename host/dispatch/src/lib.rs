@@ -24,6 +24,7 @@ mod publishing;
 mod queues;
 mod status;
 mod supervisor;
+mod traces;
 mod worker;
 
 pub use brolly_alerts::{
@@ -46,6 +47,8 @@ pub use feeds::FeedStatus;
 pub use handle::{Config, Dispatch, Handle, Page, Rooms, Uploaded};
 pub use inspection::{Verdict, Waiting};
 pub use latency::Percentiles;
+pub use meters::NAMES;
 pub use progress::{Arrival, Progress};
 pub use queues::QueueCounts;
 pub use status::{State, Status};
+pub use traces::{TraceContext, Tracer};

@@ -6,7 +6,7 @@ use brolly_catalog::{Catalog, Precondition};
 use brolly_core::{Accepted, Code, Commit, Name, Outgoing, Refusal, Topic, defaults};
 use brolly_ledger::{Begun, Ledger};
 
-use crate::{Error, brokers::Fleet};
+use crate::{Error, brokers::Fleet, meters::Sent};
 
 /// With so many topics none is made for a handler any more: a plugin that makes up names must not
 /// fill the catalog. An operator still can.
@@ -21,6 +21,7 @@ pub(crate) struct Publisher {
     pub queue: Name,
     pub ledger: Arc<Ledger>,
     pub runtime: tokio::runtime::Handle,
+    pub sent: Arc<Sent>,
 }
 
 impl Publisher {
@@ -74,6 +75,20 @@ impl Publisher {
             accepted.extend(broker.stage_publish(&outgoing, &begun.origin(), commit)?);
         }
         Ok(accepted)
+    }
+
+    /// Counts what has been published.
+    pub(crate) fn count(&self, outgoing: &[Outgoing]) {
+        if outgoing.is_empty() {
+            return;
+        }
+        let snapshot = self.catalog.snapshot();
+        for outgoing in outgoing {
+            let topic = snapshot.topics.get(&outgoing.topic);
+            if let Some(broker) = topic.and_then(|topic| self.brokers.get(&topic.value.broker).ok()) {
+                self.sent.accepted(broker.system(), &outgoing.topic, 1);
+            }
+        }
     }
 
     /// Hands a commit without an outcome to the store.

@@ -17,6 +17,7 @@ use crate::{
     plan::Plan,
     publishing::Publisher,
     status::{Board, Took},
+    traces::{self, Place, Span, Tracer},
 };
 
 /// An attempt that lost so many races for the state that it read runs the next time alone.
@@ -32,6 +33,10 @@ pub(crate) struct Worker {
     pub clock: Arc<dyn Clock>,
     pub plan: ArcSwap<Plan>,
     pub meters: Meters,
+    /// None where nobody wants traces.
+    pub tracer: Option<Tracer>,
+    /// The kind of broker that the deliveries come from.
+    pub system: &'static str,
     pub board: Arc<Board>,
     /// Held by every attempt, and by one that runs alone exclusively.
     pub alone: RwLock<()>,
@@ -84,6 +89,7 @@ impl Worker {
                     return Ok(());
                 }
             };
+        self.meters.consumed.increment(1);
         for races in 0.. {
             let _alone = (races >= RACES).then(|| self.alone.write());
             let _beside = (races < RACES).then(|| self.alone.read());
@@ -106,11 +112,16 @@ impl Worker {
         if let Some(reason) = plan.expired(&delivery.message, at) {
             return Attempt::unhandled(at, AttemptOutcome::Expired, reason);
         }
-        let handled = plan.handle(&delivery.message, begun, state);
-        self.meters.seconds.record(handled.duration);
+        let span = self.tracer.as_ref().map_or(Span::NONE, |tracer| {
+            let place = Place { system: self.system, queue: &self.queue, subscription: &self.name };
+            tracer.attempt(&place, &delivery.message, begun.attempt)
+        });
+        let mut handled = plan.handle(&delivery.message, begun, state);
+        traces::hand_on(self.tracer.as_ref(), &span, &delivery.message, &mut handled.effects.publish);
         let decision = decide(&handled.verdict, begun.attempt, &plan.definition.retry, fastrand::f64());
         let outcome = outcome_of(&handled.verdict);
-        Attempt { at, decision, outcome, handled }
+        self.meters.took(outcome, handled.duration);
+        Attempt { at, decision, outcome, handled, span }
     }
 
     /// Makes the decision durable with everything that belongs to it. What cannot be published now
@@ -145,10 +156,13 @@ impl Worker {
             });
             match done {
                 Ok(Finish::Submitted) => {
-                    self.tell(&attempt, &delivery.message);
+                    self.tell(attempt, &delivery.message);
                     return Ok(Finish::Submitted);
                 }
-                Ok(Finish::Conflict) => return Ok(Finish::Conflict),
+                Ok(Finish::Conflict) => {
+                    attempt.span.outcome("conflict", None);
+                    return Ok(Finish::Conflict);
+                }
                 Err(Error::Refused(refusal)) if passes(&refusal) => attempt.release(&refusal, begun, plan),
                 Err(error) => return Err(error),
             }
@@ -161,11 +175,15 @@ impl Worker {
         commit.then(move || source.settle(lease, settlement));
     }
 
-    fn tell(&self, attempt: &Attempt, message: &Message) {
+    fn tell(&self, mut attempt: Attempt, message: &Message) {
         self.meters.decided(&attempt.decision);
         if let Some(took) = attempt.took(message) {
             self.board.took(&took, attempt.at);
         }
+        if attempt.decision == Decision::Ack {
+            self.publisher.count(&attempt.handled.effects.publish);
+        }
+        attempt.trace();
         let news = self.board.tell(&attempt.decision, attempt.at);
         if let Decision::Release { reason, delay } = &attempt.decision
             && news
@@ -181,6 +199,8 @@ struct Attempt {
     decision: Decision,
     outcome: AttemptOutcome,
     handled: Handled,
+    /// Ends with the attempt.
+    span: Span,
 }
 
 impl Attempt {
@@ -194,7 +214,19 @@ impl Attempt {
             duration: Duration::ZERO,
             memory_bytes: 0,
         };
-        Self { at, decision: Decision::DeadLetter { reason }, outcome, handled }
+        Self { at, decision: Decision::DeadLetter { reason }, outcome, handled, span: Span::NONE }
+    }
+
+    /// Writes what came of it into its span.
+    fn trace(&mut self) {
+        let (outcome, why) = match &self.decision {
+            Decision::Ack => ("ack", None),
+            Decision::Retry { reason, .. } => ("retry", Some(reason)),
+            Decision::DeadLetter { reason } => ("dead_letter", Some(reason)),
+            Decision::Release { reason, .. } => ("release", Some(reason)),
+        };
+        let kind = if self.outcome == AttemptOutcome::Fault { "fault" } else { outcome };
+        self.span.outcome(outcome, why.map(|why| (kind, why.as_str())));
     }
 
     fn release(&mut self, refusal: &Refusal, begun: &Begun, plan: &Plan) {

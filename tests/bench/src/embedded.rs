@@ -142,7 +142,7 @@ pub fn on_tokio<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     done
 }
 
-fn order(round: usize, i: usize) -> NewMessage {
+pub fn order(round: usize, i: usize) -> NewMessage {
     let id = format!("r{round}-o{i:06}");
     let (customer, day) = (i % 997, i % 28 + 1);
     let mut payload = String::new();

@@ -19,15 +19,19 @@ use brolly_core::{
     Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue,
     Refusal, Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
-use brolly_dispatch::{Dispatch, Handle, Precondition, Rooms};
+use brolly_dispatch::{Dispatch, Handle, Precondition, Rooms, TraceContext};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
 use brolly_remote::Remote;
 use brolly_runtime::Runtime;
 use brolly_store::{Engine, Messages, Store};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How often a host is asked how far it is.
+const POLL: Duration = Duration::from_millis(2);
 
 /// A running host.
 pub struct Host {
@@ -42,7 +46,7 @@ pub struct Host {
 pub enum Place {
     /// In the host itself.
     Embedded,
-    /// On RabbitMQ; the subscription is paused until [`Host::resume`].
+    /// On RabbitMQ; the subscription is paused until it is told to go on.
     Rabbit { url: String, kind: String },
 }
 
@@ -137,13 +141,13 @@ impl Host {
     async fn set_up(&self, wasm: &[u8], instances: &str, place: Place) -> anyhow::Result<()> {
         let name = Name::new("settlement")?;
         let (home, queue, paused) = match place {
-            Place::Embedded => (serde_json::json!({}), serde_json::json!({}), false),
+            Place::Embedded => (json!({}), json!({}), false),
             Place::Rabbit { url, kind } => {
                 let rabbit = Name::new("rabbit")?;
-                let broker: BrokerDefinition = definition(serde_json::json!({"kind": "amqp", "url": url}))?;
+                let broker: BrokerDefinition = definition(json!({"kind": "amqp", "url": url}))?;
                 self.handle.put_broker(&rabbit, broker, Precondition::None).await?;
-                let queue = serde_json::json!({"broker": "rabbit", "type": kind});
-                (serde_json::json!({"broker": "rabbit"}), queue, true)
+                let queue = json!({"broker": "rabbit", "type": kind});
+                (json!({"broker": "rabbit"}), queue, true)
             }
         };
         let version = self.handle.upload(&name, wasm.to_vec()).await?.admission.digest;
@@ -151,9 +155,9 @@ impl Host {
         let none = Precondition::None;
         self.handle.put::<Topic>(&topic, definition(home)?, none).await?;
         self.handle.put::<Queue>(&name, definition(queue)?, none).await?;
-        let route = definition::<Route>(serde_json::json!({"topic": topic, "queue": name}))?;
+        let route = definition::<Route>(json!({"topic": topic, "queue": name}))?;
         self.handle.put(&name, route, none).await?;
-        let subscription = serde_json::json!({
+        let subscription = json!({
             "queue": name, "plugin": name, "version": version, "workers": 2, "instances": instances,
             "max_in_flight": 1_024, "paused": paused,
         });
@@ -161,15 +165,61 @@ impl Host {
         Ok(())
     }
 
-    /// Lets the subscription take what waits.
-    pub async fn resume(&self) -> anyhow::Result<()> {
-        self.handle.set_paused(&Name::new("settlement")?, false).await?;
+    /// Has the subscription rest, or take what waits.
+    pub async fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        self.handle.set_paused(&Name::new("settlement")?, paused).await?;
+        Ok(())
+    }
+
+    /// Adds a subscription `hostile` of a topic of the same name, with one worker and retries without end.
+    pub async fn neighbour(
+        &self,
+        wasm: &[u8],
+        home: Value,
+        config: Value,
+        limits: Value,
+    ) -> anyhow::Result<()> {
+        let (name, none) = (Name::new("hostile")?, Precondition::None);
+        let version = self.handle.upload(&name, wasm.to_vec()).await?.admission.digest;
+        self.handle.put::<Topic>(&name, definition(home.clone())?, none).await?;
+        self.handle.put::<Queue>(&name, definition(home)?, none).await?;
+        let route = definition::<Route>(json!({"topic": name, "queue": name}))?;
+        self.handle.put(&name, route, none).await?;
+        let subscription = json!({
+            "queue": name, "plugin": name, "version": version, "config": config, "limits": limits,
+            "retry": {"max_attempts": 100, "initial_delay_ms": 0, "max_delay_ms": 0},
+        });
+        self.handle.put_subscription(&name, definition::<Subscription>(subscription)?, none).await?;
+        Ok(())
+    }
+
+    /// Waits until the neighbour has begun.
+    pub async fn neighbour_is_busy(&self) -> anyhow::Result<()> {
+        let name = Name::new("hostile")?;
+        while self.handle.status(&name)?.retried < 3 {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many deliveries of `settlement` are acknowledged.
+    pub async fn acked(&self, count: u64) -> anyhow::Result<()> {
+        let name = Name::new("settlement")?;
+        while self.handle.status(&name)?.acked < count {
+            tokio::time::sleep(POLL).await;
+        }
         Ok(())
     }
 
     /// Publishes messages to `orders.paid`, and comes back when they are durable.
     pub async fn publish(&self, messages: Vec<NewMessage>) -> anyhow::Result<()> {
-        self.handle.publish(&Name::new("orders.paid")?, messages).await.context("publishing")?;
+        self.publish_to("orders.paid", messages).await
+    }
+
+    /// Publishes messages to a topic, and comes back when they are durable.
+    pub async fn publish_to(&self, topic: &str, messages: Vec<NewMessage>) -> anyhow::Result<()> {
+        let (topic, context) = (Name::new(topic)?, TraceContext::new());
+        self.handle.publish(&topic, messages, &context).await.context("publishing")?;
         Ok(())
     }
 }
@@ -197,6 +247,10 @@ impl Broker for Watched {
 
     async fn close(&self) {
         self.broker.close().await;
+    }
+
+    fn system(&self) -> &'static str {
+        self.broker.system()
     }
 
     fn health(&self) -> Health {

@@ -10,6 +10,7 @@ mod bare;
 mod embedded;
 mod engine;
 mod host;
+mod neighbour;
 mod rabbit;
 mod report;
 mod runtime;
@@ -36,6 +37,7 @@ const COMPARISONS: &[Comparison] = &[
     (&["P3", "P4"], rabbit::throughput),
     (&["P5"], embedded::throughput),
     (&["P6"], embedded::latency),
+    (&["P9"], neighbour::isolation),
 ];
 
 fn main() -> anyhow::Result<ExitCode> {

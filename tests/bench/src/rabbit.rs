@@ -83,9 +83,9 @@ async fn ours(vhost: &Vhost, kind: &str, instances: &str, engine: Engine) -> any
     let dir = tempfile::tempdir()?;
     let place = Place::Rabbit { url: vhost.url.clone(), kind: kind.to_owned() };
     let host = Host::start(dir.path(), engine, &runtime::plugin()?, instances, place).await?;
-    fill(&vhost.url, "orders.paid").await?;
+    fill(&vhost.url, "orders.paid", MESSAGES).await?;
     let started = Instant::now();
-    host.resume().await?;
+    host.pause(false).await?;
     host.settled.reach(MESSAGES as u64).await;
     Ok(MESSAGES as f64 / started.elapsed().as_secs_f64())
 }
@@ -117,20 +117,20 @@ async fn bare(vhost: &Vhost, kind: &str, batch: u64) -> anyhow::Result<f64> {
 }
 
 /// Publishes to the topic's exchange, from where the route brings it to the queue.
-async fn fill(url: &str, exchange: &str) -> anyhow::Result<()> {
-    publish(url, exchange, "k").await
+pub async fn fill(url: &str, exchange: &str, messages: usize) -> anyhow::Result<()> {
+    publish(url, exchange, "k", messages).await
 }
 
 async fn fill_queue(url: &str, queue: &str) -> anyhow::Result<()> {
-    publish(url, "", queue).await
+    publish(url, "", queue, MESSAGES).await
 }
 
-async fn publish(url: &str, exchange: &str, key: &str) -> anyhow::Result<()> {
+async fn publish(url: &str, exchange: &str, key: &str, messages: usize) -> anyhow::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel: Channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut unconfirmed = std::collections::VecDeque::new();
-    for number in 0..MESSAGES {
+    for number in 0..messages {
         let properties = BasicProperties::default()
             .with_message_id(format!("m{number}").into())
             .with_content_type("application/json".into())

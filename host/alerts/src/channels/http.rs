@@ -12,8 +12,6 @@ use crate::Failure;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a request may take.
-const WHOLE: Duration = Duration::from_secs(15);
 /// Bytes of an answer that are read.
 const ANSWER: usize = 16 * 1024;
 
@@ -22,7 +20,6 @@ pub(crate) fn client() -> reqwest::Client {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
-        .timeout(WHOLE)
         .user_agent(concat!("brolly/", env!("CARGO_PKG_VERSION")))
         .build();
     // Only a machine without TLS roots; its requests then fail one by one.

@@ -10,8 +10,8 @@ use lettre::{
 
 use crate::{Failure, notice::Letter};
 
-/// How long a server may take for each of its answers.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection may take. The answers that follow are bounded with all the rest.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// A way to a mail server.
 pub(crate) struct Mailer {
@@ -41,7 +41,7 @@ impl Mailer {
         for to in &smtp.to {
             check_address(to).map_err(|why| refuse(format!("to has {to:?}, which is no address: {why}")))?;
         }
-        Ok(Self { transport: transport.timeout(Some(TIMEOUT)).build(), from })
+        Ok(Self { transport: transport.timeout(Some(CONNECT)).build(), from })
     }
 
     pub(super) async fn send(&self, to: &str, letter: &Letter) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! How the connection is doing, as people and metrics see it. Written by the session loop.
+//! How the connection is doing, as people see it. Written by the session loop.
 
 use std::sync::Arc;
 
@@ -21,9 +21,8 @@ impl Board {
             server: None,
             outbox: 0,
         };
-        let board = Self { name, clock, health: Mutex::new(health) };
-        board.set(Connection::Connecting, None);
-        board
+        metrics::counter!("brolly_broker_reconnects_total", "broker" => name.to_string()).absolute(0);
+        Self { name, clock, health: Mutex::new(health) }
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -79,11 +78,5 @@ impl Board {
         }
         health.state = state;
         health.detail = detail;
-        drop(health);
-        let gauge = |name: &'static str, is: bool| {
-            metrics::gauge!(name, "broker" => self.name.to_string()).set(f64::from(u8::from(is)));
-        };
-        gauge("brolly_broker_connected", matches!(state, Connection::Connected | Connection::Blocked));
-        gauge("brolly_broker_blocked", state == Connection::Blocked);
     }
 }

@@ -225,6 +225,10 @@ impl Inner {
 
 #[async_trait]
 impl Transport for Amqp {
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
+
     async fn run(&self) {
         tokio::join!(session::run(&self.inner), publisher::run(&self.inner));
     }

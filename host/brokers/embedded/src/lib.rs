@@ -150,6 +150,10 @@ impl Broker for Embedded {
         self.inner.stop.cancel();
     }
 
+    fn system(&self) -> &'static str {
+        "brolly"
+    }
+
     fn health(&self) -> Health {
         let (state, since) = (Connection::Connected, self.inner.opened_at);
         Health { state, since, detail: None, server: None, outbox: 0 }

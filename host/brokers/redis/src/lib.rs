@@ -261,6 +261,10 @@ impl Inner {
 
 #[async_trait]
 impl Transport for Redis {
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
     async fn run(&self) {
         supervisor::run(&self.inner).await;
     }

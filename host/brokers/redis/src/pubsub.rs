@@ -134,7 +134,7 @@ impl Subscriber {
                 },
                 Err(error) => error,
             };
-            self.tell(Standing::Lost(error.to_string()));
+            self.listener.stands(Standing::Lost(error.to_string()));
             tracing::warn!(broker = %self.broker, channel = self.channel, %error, "not subscribed; what is published now is lost");
             sleep(pause.next().unwrap_or_default()).await;
         }
@@ -148,7 +148,7 @@ impl Subscriber {
             let heard =
                 Timestamp(self.clock.now().0.saturating_sub(silent.as_millis().try_into().unwrap_or(0)));
             *lost = Some((heard, "the host that listened is gone".to_owned()));
-            self.tell(Standing::Standby);
+            self.listener.stands(Standing::Standby);
             sleep(self.renewal()).await;
         }
     }
@@ -172,14 +172,7 @@ impl Subscriber {
         if let Some((from, reason)) = lost.take() {
             self.listener.missed(Gap { from, to: self.clock.now(), reason });
         }
-        self.tell(Standing::Listening);
-    }
-
-    fn tell(&self, standing: Standing) {
-        let heard = f64::from(u8::from(standing == Standing::Listening));
-        let (broker, channel) = (self.broker.to_string(), self.channel.clone());
-        metrics::gauge!("brolly_feed_listening", "broker" => broker, "channel" => channel).set(heard);
-        self.listener.stands(standing);
+        self.listener.stands(Standing::Listening);
     }
 
     async fn subscribe(&self, inbox: &Arc<Inbox>) -> Result<Link, Error> {
@@ -207,7 +200,7 @@ impl Subscriber {
             match self.claim(link).await {
                 Ok(None) => {
                     sound = asked;
-                    self.tell(Standing::Listening);
+                    self.listener.stands(Standing::Listening);
                 }
                 Ok(Some(_)) => return (sound, Error::Disconnected("another host listens".to_owned())),
                 // The answer waits behind what is not read.

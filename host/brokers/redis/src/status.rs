@@ -42,7 +42,6 @@ impl Status {
             connections: 0,
             troubles: Troubles::default(),
         };
-        metrics::gauge!("brolly_broker_connected", "broker" => broker.to_string()).set(0.0);
         metrics::counter!("brolly_broker_reconnects_total", "broker" => broker.to_string()).absolute(0);
         Self { broker, clock, state: Mutex::new(state) }
     }
@@ -55,7 +54,6 @@ impl Status {
         state.connections += 1;
         let again = state.connections > 1;
         drop(state);
-        metrics::gauge!("brolly_broker_connected", "broker" => self.broker.to_string()).set(1.0);
         if again {
             metrics::counter!("brolly_broker_reconnects_total", "broker" => self.broker.to_string())
                 .increment(1);
@@ -104,7 +102,6 @@ impl Status {
         state.connection = Connection::Failed;
         state.why = Some(why);
         drop(state);
-        metrics::gauge!("brolly_broker_connected", "broker" => self.broker.to_string()).set(0.0);
         if matches!(error, Error::Closed) {
             tracing::info!(broker = %self.broker, "disconnected");
         } else if was == Connection::Failed && same {

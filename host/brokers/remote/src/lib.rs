@@ -138,6 +138,10 @@ impl Broker for Remote {
         self.inner.stop.cancel();
     }
 
+    fn system(&self) -> &'static str {
+        self.inner.transport.system()
+    }
+
     fn health(&self) -> Health {
         Health { outbox: self.inner.outbox.len() as u64, ..self.inner.transport.health() }
     }

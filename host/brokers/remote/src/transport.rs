@@ -21,6 +21,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Settles what the taps were told, within seconds, and disconnects for good.
     async fn close(&self);
 
+    /// As [`brolly_core::Broker::system`].
+    fn system(&self) -> &'static str;
+
     /// How the connection is doing.
     fn health(&self) -> Health;
 

@@ -41,6 +41,13 @@ pub struct Connection {
     /// this machine].
     #[arg(long, global = true, value_name = "DIR", env = "BROLLY_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// A file with the certificates, in PEM, that the server's own must be vouched for by; without it
+    /// those that the system trusts.
+    #[arg(long, global = true, value_name = "FILE", env = "BROLLY_CA")]
+    ca: Option<PathBuf>,
+    /// The server is this very process.
+    #[arg(skip)]
+    own: bool,
     /// Print JSON, for programs.
     #[arg(long, global = true)]
     pub json: bool,
@@ -55,10 +62,10 @@ pub struct Api {
 }
 
 impl Connection {
-    /// The way to a server on this machine, with the token in its data directory.
+    /// The way to the server of this very process, with the token in its data directory.
     #[must_use]
-    pub fn local(url: String, data_dir: PathBuf) -> Self {
-        Self { url, token: None, data_dir: Some(data_dir), json: false }
+    pub fn own(url: String, data_dir: PathBuf) -> Self {
+        Self { url, token: None, data_dir: Some(data_dir), ca: None, own: true, json: false }
     }
 
     /// Gets ready to talk to the server; nothing is sent yet.
@@ -77,6 +84,13 @@ impl Connection {
         if local {
             builder = builder.no_proxy();
         }
+        if let Some(file) = &self.ca {
+            builder = builder.tls_certs_only(certificates(file)?);
+        }
+        if self.own {
+            // The listener is ours, so nobody else can answer; whom its certificate names is for others.
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
         let http = builder.build().map_err(|error| usage(&error))?;
         let token = match (&self.token, &self.data_dir) {
             (Some(token), _) => Some(token.trim().to_owned()),
@@ -87,6 +101,16 @@ impl Connection {
         };
         Ok(Api { http, base, token })
     }
+}
+
+fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
+    let bytes = super::error::read(file)?;
+    let bad = |why: &dyn std::fmt::Display| Error::Usage(format!("{} (--ca): {why}", file.display()));
+    let certificates = reqwest::Certificate::from_pem_bundle(&bytes).map_err(|error| bad(&error))?;
+    if certificates.is_empty() {
+        return Err(bad(&"it holds no certificate in PEM (BEGIN CERTIFICATE)"));
+    }
+    Ok(certificates)
 }
 
 fn is_local(url: &Url) -> bool {
@@ -188,7 +212,8 @@ mod tests {
     use super::*;
 
     fn connection(url: &str, data_dir: Option<&Path>) -> Connection {
-        Connection { url: url.into(), token: None, data_dir: data_dir.map(Path::to_owned), json: false }
+        let data_dir = data_dir.map(Path::to_owned);
+        Connection { url: url.into(), token: None, data_dir, ca: None, own: false, json: false }
     }
 
     #[test]
@@ -205,6 +230,19 @@ mod tests {
         let api = connection("http://example.com", Some(dir.path())).open().unwrap();
         assert_eq!(api.token.as_deref(), Some("brolly_1"));
         assert!(connection("http://example.com", Some(Path::new("/nowhere"))).open().is_err());
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_no_ca() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let ca = |ca: &Path| Connection { ca: Some(ca.to_owned()), ..connection("https://h", None) }.open();
+        assert!(ca(&file).unwrap_err().to_string().contains("ca.pem cannot be read"));
+        for text in ["", "nothing", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            std::fs::write(&file, text).unwrap();
+            let error = ca(&file).unwrap_err();
+            assert!(error.is_usage(), "{text:?}: {error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Called by [`super::run`]. The one place that knows all parts; it knows nothing of how any of
 //! them does its work.
 
-use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Write, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use brolly_alerts::Alerts;
@@ -21,7 +21,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{first_token, folder, metering::Metering, signals::Signals, telemetry};
+use super::{
+    first_token, folder,
+    metering::Metering,
+    signals::Signals,
+    telemetry::{self, Traces},
+};
 use crate::{cli::FAILURE, config::Config, registry::Registry};
 
 /// The exit code after the store has failed: nothing more can become durable.
@@ -36,10 +41,12 @@ const ADMIN_RESERVE: Duration = Duration::from_secs(2);
 /// Everything that runs, put together and not yet running.
 pub struct App {
     listener: TcpListener,
+    url: String,
     admin: brolly_admin::App,
     store: Store,
     dispatch: Dispatch,
     metering: Metering,
+    traces: Option<Traces>,
     signals: Signals,
     limits: DrainLimits,
 }
@@ -66,15 +73,21 @@ impl App {
     ///
     /// # Errors
     /// When the address, the data directory, the store or the WebAssembly engine cannot be used.
-    pub async fn build(config: Config) -> anyhow::Result<(Self, String)> {
+    pub async fn build(mut config: Config) -> anyhow::Result<(Self, String)> {
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("listening on {} (listen)", config.listen))?;
         let address = listener.local_addr()?;
-        if !address.ip().is_loopback() {
-            tracing::warn!(%address, "HTTP without TLS is served beyond this machine: tokens can be read on the way");
+        let tls = config.tls.as_ref().map(brolly_admin::Tls::open).transpose()?;
+        if !address.ip().is_loopback() && tls.is_none() {
+            tracing::warn!(
+                %address,
+                "HTTP without TLS (admin.tls) is served beyond this machine: tokens can be read on the way"
+            );
         }
         let prometheus = telemetry::metrics()?;
+        let traces = config.otlp.as_ref().map(Traces::to).transpose()?;
+        config.dispatch.tracer = traces.as_ref().map(Traces::tracer);
         let (config, opened) = tokio::task::spawn_blocking(move || {
             let opened = open(&config);
             (config, opened)
@@ -84,7 +97,9 @@ impl App {
         // Before a request can come: what is published must find its routes.
         dispatch.prepare().await?;
         let new_token = first_token::ensure(&catalog, &config.token_file()).await?;
-        let announcement = announcement(&config, address, new_token.as_deref())?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        let announcement = announcement(&config, &url, new_token.as_deref())?;
 
         let handle = dispatch.handle();
         let metering =
@@ -93,24 +108,21 @@ impl App {
             admin: Duration::from_millis(config.admin.drain_ms) + ADMIN_RESERVE,
             handlers: config.drain,
         };
-        let admin = brolly_admin::app(handle, Arc::new(move || prometheus.render()), config.admin);
+        let admin = brolly_admin::app(handle, Arc::new(move || prometheus.render()), config.admin, tls);
         let signals = Signals::listen().context("listening for signals")?;
-        let app = Self { listener, admin, store, dispatch, metering, signals, limits };
+        let app = Self { listener, url, admin, store, dispatch, metering, traces, signals, limits };
         Ok((app, announcement))
     }
 
     /// Where it is served, for a client in this process.
-    ///
-    /// # Errors
-    /// When the address cannot be told.
-    pub fn url(&self) -> anyhow::Result<String> {
-        Ok(format!("http://{}", self.listener.local_addr()?))
+    pub fn url(&self) -> String {
+        self.url.clone()
     }
 
     /// Runs until the process is told to stop or a part breaks off, then drains; answers with the
     /// exit code.
     pub async fn run(self) -> u8 {
-        let Self { listener, admin, store, dispatch, metering, mut signals, limits } = self;
+        let Self { listener, url: _, admin, store, dispatch, metering, traces, mut signals, limits } = self;
         let stops = Stops::default();
         let mut parts = Parts::default();
         let stop = stops.http.clone();
@@ -153,6 +165,9 @@ impl App {
                 return FAILURE;
             }
         }
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
         tracing::info!("stopped");
         if stopped_as_told && drained { 0 } else { FAILURE }
     }
@@ -187,9 +202,9 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
 }
 
 /// One fact a line. Scripts look for `listening on`.
-fn announcement(config: &Config, address: SocketAddr, new_token: Option<&str>) -> anyhow::Result<String> {
+fn announcement(config: &Config, url: &str, new_token: Option<&str>) -> anyhow::Result<String> {
     let file = config.token_file();
-    let mut text = format!("listening on http://{address}\n");
+    let mut text = format!("listening on {url}\n");
     if let Some(token) = new_token {
         writeln!(text, "admin token: {token}")?;
     }

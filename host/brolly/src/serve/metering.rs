@@ -1,12 +1,15 @@
-//! Numbers that nobody counts as they happen: they are read every few seconds instead.
+//! Numbers that nobody counts but that can be read: queues, subscriptions, brokers, feeds, the store and
+//! the process. They are read every few seconds and shown as gauges, and one that is not read any more
+//! because its queue is gone is shown no more (see `telemetry.rs`).
 
 use std::time::Duration;
 
-use brolly_core::{Name, Queue};
-use brolly_dispatch::{Handle, QueueCounts, State};
+use brolly_core::{BrokerDefinition, Connection, Name, Queue, Standing, Subscription, Topic, defaults};
+use brolly_dispatch::{Definition, Handle, QueueCounts, State};
 use brolly_store::Store;
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_process::Collector;
 use tokio_util::sync::CancellationToken;
 
 /// How often.
@@ -28,12 +31,18 @@ pub struct Metering {
 impl Metering {
     /// Reads them until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let process = Collector::default();
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
+            gauge!("brolly_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            process.collect();
             self.store();
-            self.queues().await;
+            self.alerts();
+            self.brokers();
+            self.feeds();
             self.subscriptions();
+            self.queues().await;
             self.prometheus.run_upkeep();
         }
     }
@@ -49,40 +58,68 @@ impl Metering {
         }
     }
 
-    async fn queues(&self) {
-        let mut after: Option<Name> = None;
-        loop {
-            let page = self.handle.list::<Queue>(after.as_ref(), PAGE);
-            for (name, _) in &page.items {
-                match self.handle.counts(name).await {
-                    Ok(counts) => show(name, &counts),
-                    Err(error) => tracing::warn!(queue = %name, %error, "a queue cannot be measured"),
-                }
-            }
-            after = match page.next {
-                Some(_) => page.items.into_iter().next_back().map(|(name, _)| name),
-                None => return,
+    fn alerts(&self) {
+        gauge!("brolly_alerts_firing").set(to_f64(self.handle.firing_alerts().len() as u64));
+    }
+
+    fn brokers(&self) {
+        let named = self.names::<BrokerDefinition>("brokers");
+        for broker in named.iter().chain([&defaults::broker()]) {
+            let health = self.handle.broker_health(broker);
+            let (connected, blocked) = match health.state {
+                Connection::Connected => (true, false),
+                Connection::Blocked => (true, true),
+                Connection::Connecting | Connection::Failed => (false, false),
             };
+            gauge!("brolly_broker_connected", "broker" => broker.to_string()).set(flag(connected));
+            gauge!("brolly_broker_blocked", "broker" => broker.to_string()).set(flag(blocked));
+            gauge!("brolly_broker_outbox_messages", "broker" => broker.to_string())
+                .set(to_f64(health.outbox));
+        }
+    }
+
+    fn feeds(&self) {
+        for topic in self.names::<Topic>("topics") {
+            if let Some(feed) = self.handle.feed(&topic) {
+                let listening = feed.standing == Standing::Listening;
+                gauge!("brolly_feed_listening", "topic" => topic.to_string()).set(flag(listening));
+            }
+        }
+    }
+
+    async fn queues(&self) {
+        for queue in self.names::<Queue>("queues") {
+            match self.handle.counts(&queue).await {
+                Ok(counts) => show(&queue, &counts),
+                Err(error) => tracing::debug!(%queue, %error, "a queue cannot be measured"),
+            }
         }
     }
 
     fn subscriptions(&self) {
-        let mut after: Option<Name> = None;
-        loop {
-            let page = self.handle.list::<brolly_core::Subscription>(after.as_ref(), PAGE);
-            for (name, _) in &page.items {
-                let Ok(status) = self.handle.status(name) else { continue };
-                for state in [State::Starting, State::Running, State::Paused, State::Failed] {
-                    let is = f64::from(u8::from(status.state == state));
-                    gauge!("brolly_subscription_state", "subscription" => name.to_string(), "state" => state.as_str())
-                        .set(is);
-                }
+        for subscription in self.names::<Subscription>("subscriptions") {
+            let Ok(status) = self.handle.status(&subscription) else { continue };
+            for state in [State::Starting, State::Running, State::Paused, State::Failed] {
+                gauge!("brolly_subscription_state", "subscription" => subscription.to_string(), "state" => state.as_str())
+                    .set(flag(status.state == state));
             }
-            after = match page.next {
-                Some(_) => page.items.into_iter().next_back().map(|(name, _)| name),
-                None => return,
-            };
         }
+    }
+
+    /// The names of a kind, up to [`brolly_dispatch::NAMES`]; how many are beyond that shows as a number.
+    fn names<T: Definition>(&self, kind: &'static str) -> Vec<Name> {
+        let mut names = Vec::new();
+        while names.len() < brolly_dispatch::NAMES {
+            let limit = PAGE.min(brolly_dispatch::NAMES - names.len());
+            let page = self.handle.list::<T>(names.last(), limit);
+            names.extend(page.items.into_iter().map(|(name, _)| name));
+            if page.next.is_none() {
+                break;
+            }
+        }
+        let left_out = self.handle.count::<T>().saturating_sub(names.len());
+        gauge!("brolly_metrics_left_out", "kind" => kind).set(to_f64(left_out as u64));
+        names
     }
 }
 
@@ -100,8 +137,16 @@ fn show(queue: &Name, counts: &QueueCounts) {
                 .set(to_f64(value));
         }
     }
-    let age = Duration::from_millis(counts.oldest_age_ms.unwrap_or(0)).as_secs_f64();
-    gauge!("brolly_queue_oldest_age_seconds", "queue" => queue.to_string()).set(age);
+    // Where nothing waits nothing is old; where something does, some brokers cannot tell how old.
+    let age = counts.oldest_age_ms.or((counts.ready == Some(0)).then_some(0));
+    if let Some(age) = age {
+        gauge!("brolly_queue_oldest_age_seconds", "queue" => queue.to_string())
+            .set(Duration::from_millis(age).as_secs_f64());
+    }
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]

@@ -83,7 +83,7 @@ fn start(config: Config, document: Option<PathBuf>) -> anyhow::Result<u8> {
         let data_dir = config.data_dir.clone();
         let (app, announcement) = app::App::build(config).await?;
         announce(&announcement)?;
-        let url = app.url()?;
+        let url = app.url();
         let applied = async {
             if let Some(file) = document
                 && let Err(error) = crate::client::apply_at_start(file, url, data_dir).await

@@ -52,7 +52,7 @@ pub struct Args {
 /// # Errors
 /// As [`run`].
 pub async fn at_start(file: PathBuf, url: String, data_dir: PathBuf) -> anyhow::Result<()> {
-    without_asking(file, Connection::local(url, data_dir)).await
+    without_asking(file, Connection::own(url, data_dir)).await
 }
 
 /// Applies a document as `brolly apply --yes` does.
