@@ -347,9 +347,11 @@ impl Server {
 /// When it was not built.
 #[must_use]
 pub fn binary() -> PathBuf {
-    let deps = std::env::current_exe().expect("a test knows its own file");
-    let built =
-        deps.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join("brolly");
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let folder = own.parent().expect("it lies in target/PROFILE");
+    // Tests lie in target/PROFILE/deps.
+    let folder = if folder.ends_with("deps") { folder.parent().expect("the same") } else { folder };
+    let built = folder.join("brolly");
     assert!(built.exists(), "{} is missing; `cargo xtask test` builds it", built.display());
     built
 }

@@ -54,7 +54,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 /// The one package that may know a vendor.
-const VENDORS: [(&str, &[&str]); 8] = [
+const VENDORS: [(&str, &[&str]); 11] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
     ("lapin", &["brolly-amqp", "brolly-bench"]),
@@ -62,6 +62,9 @@ const VENDORS: [(&str, &[&str]); 8] = [
     ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
     ("cel", &["brolly-core"]),
+    ("opentelemetry", &["brolly-dispatch", "brolly"]),
+    ("opentelemetry_sdk", &["brolly"]),
+    ("opentelemetry-otlp", &["brolly"]),
     ("lettre", &["brolly-alerts"]),
 ];
 

@@ -1,4 +1,4 @@
-//! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench`.
+//! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench | scale`.
 //!
 //! One file per command. It knows the layout of the tree and the command line of `brolly`; it
 //! links to no other crate of the workspace, so that it builds in seconds.
@@ -8,6 +8,7 @@ mod check;
 mod debian;
 mod demo;
 mod plugins;
+mod scale;
 mod servers;
 mod signals;
 mod test;
@@ -32,6 +33,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the benchmarks, all or those named; prints a table and writes target/bench/results.json.
     Bench(bench::Arguments),
+    /// Fill a host with much of everything and measure how its lists answer.
+    Scale(scale::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Scale(arguments) => scale::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

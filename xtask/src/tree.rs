@@ -23,8 +23,13 @@ pub(crate) fn target(name: &str) -> PathBuf {
 
 /// A binary of the workspace in the build that `cargo build` makes.
 pub(crate) fn binary(name: &str) -> PathBuf {
+    built("debug", name)
+}
+
+/// A binary of the workspace in the build of a profile's folder.
+pub(crate) fn built(profile: &str, name: &str) -> PathBuf {
     let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    root().join(folder).join("debug").join(name)
+    root().join(folder).join(profile).join(name)
 }
 
 /// The cargo that runs us, started in the workspace's folder.

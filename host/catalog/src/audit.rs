@@ -27,10 +27,10 @@ pub enum Action {
     Replay,
     /// Dead letters were deleted.
     Discard,
-    /// An alert was seen by somebody.
-    Acknowledge,
     /// An edited copy of a dead letter was sent to its queue, in its place.
     Edit,
+    /// An alert was seen by somebody.
+    Acknowledge,
 }
 
 /// One change.

@@ -119,13 +119,13 @@ pub struct Queue {
     /// It belongs to somebody else: it must exist on the broker, and is never made, altered or deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
-    /// When its owners are warned: up to 16 rules.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub alerts: Vec<AlertRule>,
     /// Values of JSON payloads that only tokens with the right `unmasked` see, as JSON pointers such as
     /// `/customer/name`; `*` stands for every item of a list. At most 64, of up to 256 bytes each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mask: Vec<String>,
+    /// When its owners are warned: up to 16 rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertRule>,
 }
 
 /// How much a queue may hold, and for how long.
@@ -273,8 +273,8 @@ impl Queue {
             kind: None,
             address: None,
             adopt: false,
-            alerts: Vec::new(),
             mask: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 
@@ -290,9 +290,9 @@ impl Queue {
     /// [`Code::InvalidDefinition`] with all mistakes.
     pub fn check(&self) -> Result<(), Refusal> {
         let mut mistakes = Mistakes::default();
+        check_mask(&mut mistakes, &self.mask);
         check_owners(&mut mistakes, &self.owners);
         AlertRule::check_all(&self.alerts, &mut mistakes);
-        check_mask(&mut mistakes, &self.mask);
         mistakes.range("retention.max_messages", self.retention.max_messages, 1..=100_000_000);
         mistakes.range("retention.max_bytes", self.retention.max_bytes, 1..=1 << 50);
         mistakes.range("retention.max_age_ms", self.retention.max_age_ms.unwrap_or(1), 1..=u64::MAX);

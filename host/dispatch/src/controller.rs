@@ -39,6 +39,9 @@ pub(crate) struct Parts {
     /// Subscriptions and queues that have numbers of their own.
     pub subscriptions: Names,
     pub queues: Names,
+    /// The same for the time that handlers take.
+    pub timed: Names,
+    pub timed_queues: Names,
     pub sent: Arc<Sent>,
     pub tracer: Option<Tracer>,
 }
@@ -171,6 +174,7 @@ impl Controller {
             meters: Meters::new(
                 parts.subscriptions.label(&self.name),
                 parts.queues.label(&definition.queue),
+                [parts.timed.label(&self.name), parts.timed_queues.label(&definition.queue)],
                 system,
             ),
             tracer: parts.tracer.clone(),

@@ -15,19 +15,28 @@ use parking_lot::{Mutex, RwLock};
 
 /// Names of a kind that have numbers of their own; all further ones share one.
 pub const NAMES: usize = 5_000;
+/// The same for subscriptions and the time that their handlers take: that is 17 lines for each.
+pub(crate) const TIMED: usize = 1_000;
 
-/// What stands for the names beyond [`NAMES`]. No name can look like it.
+/// What stands for the names beyond those. No name can look like it.
 const OTHERS: &str = "(others)";
 
 /// The names that have numbers of their own.
-#[derive(Default)]
-pub(crate) struct Names(Mutex<HashSet<Name>>);
+pub(crate) struct Names {
+    most: usize,
+    known: Mutex<HashSet<Name>>,
+}
 
 impl Names {
+    /// So many at most.
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self { most, known: Mutex::default() }
+    }
+
     /// The label of a name.
     pub(crate) fn label(&self, name: &Name) -> String {
-        let mut known = self.0.lock();
-        if known.contains(name) || (known.len() < NAMES && known.insert(name.clone())) {
+        let mut known = self.known.lock();
+        if known.contains(name) || (known.len() < self.most && known.insert(name.clone())) {
             name.to_string()
         } else {
             OTHERS.to_owned()
@@ -47,62 +56,60 @@ pub(crate) struct Meters {
     pub conflicts: Counter,
     /// Deliveries that were decided before and only settled again.
     pub settled_again: Counter,
-    labels: [(&'static str, String); 3],
-    /// How long handlers took that acknowledged.
-    seconds: Histogram,
-    /// The same of those that did not, by what they said instead.
-    failed: [OnceLock<Histogram>; 3],
+    timed: [(&'static str, String); 3],
+    /// How long handlers took, by what they said; made with the first one that says it.
+    seconds: [OnceLock<Histogram>; 4],
 }
 
-/// What attempts end with that do not acknowledge, as label.
-const FAILURES: [&str; 3] = ["retry", "reject", "fault"];
+/// What handlers say that do not acknowledge, as label.
+const FAILURES: [Option<&str>; 4] = [None, Some("retry"), Some("reject"), Some("fault")];
 
 impl Meters {
-    pub(crate) fn new(subscription: String, queue: String, system: &'static str) -> Self {
+    /// With the labels of a subscription and its queue; `timed` are the same ones for the time that handlers
+    /// take.
+    pub(crate) fn new(subscription: String, queue: String, timed: [String; 2], system: &'static str) -> Self {
         let outcome = |outcome: &'static str| counter!("brolly_attempts_total", "subscription" => subscription.clone(), "outcome" => outcome);
-        let labels = [
-            ("messaging_system", system.to_owned()),
-            ("messaging_destination_name", queue),
-            ("messaging_consumer_group_name", subscription.clone()),
-        ];
-        let mut received = labels.to_vec();
-        received.push(("messaging_operation_name", "receive".to_owned()));
+        let [timed_subscription, timed_queue] = timed;
         Self {
-            consumed: counter!("messaging_client_consumed_messages_total", &received),
+            consumed: counter!(
+                "messaging_client_consumed_messages_total", "messaging_system" => system,
+                "messaging_operation_name" => "receive", "messaging_destination_name" => queue,
+                "messaging_consumer_group_name" => subscription.clone()
+            ),
             acked: outcome("ack"),
             retried: outcome("retry"),
             dead: outcome("dead_letter"),
             released: outcome("release"),
             conflicts: counter!("brolly_state_conflicts_total", "subscription" => subscription.clone()),
             settled_again: counter!("brolly_settled_again_total", "subscription" => subscription),
-            seconds: Self::histogram(&labels, None),
-            failed: Default::default(),
-            labels,
+            timed: [
+                ("messaging_system", system.to_owned()),
+                ("messaging_destination_name", timed_queue),
+                ("messaging_consumer_group_name", timed_subscription),
+            ],
+            seconds: Default::default(),
         }
-    }
-
-    fn histogram(labels: &[(&'static str, String)], error: Option<&'static str>) -> Histogram {
-        let mut labels = labels.to_vec();
-        labels.push(("messaging_operation_name", "process".to_owned()));
-        labels.extend(error.map(|error| ("error_type", error.to_owned())));
-        histogram!("messaging_process_duration_seconds", &labels)
     }
 
     pub(crate) fn took(&self, outcome: AttemptOutcome, time: Duration) {
-        let failure = match outcome {
-            AttemptOutcome::Ack => None,
-            AttemptOutcome::Retry => self.failed.first().zip(FAILURES.first()),
-            AttemptOutcome::Reject => self.failed.get(1).zip(FAILURES.get(1)),
-            AttemptOutcome::Fault => self.failed.get(2).zip(FAILURES.get(2)),
+        let said = match outcome {
+            AttemptOutcome::Ack => 0,
+            AttemptOutcome::Retry => 1,
+            AttemptOutcome::Reject => 2,
+            AttemptOutcome::Fault => 3,
             // No handler has seen it.
             AttemptOutcome::Expired | AttemptOutcome::Unfit => return,
         };
-        match failure {
-            None => self.seconds.record(time),
-            Some((cell, error)) => {
-                cell.get_or_init(|| Self::histogram(&self.labels, Some(error))).record(time);
-            }
+        if let (Some(seconds), Some(error)) = (self.seconds.get(said), FAILURES.get(said)) {
+            seconds.get_or_init(|| self.histogram(*error)).record(time);
         }
+    }
+
+    fn histogram(&self, error: Option<&'static str>) -> Histogram {
+        let mut labels = self.timed.to_vec();
+        labels.push(("messaging_operation_name", "process".to_owned()));
+        labels.extend(error.map(|error| ("error_type", error.to_owned())));
+        histogram!("messaging_process_duration_seconds", &labels)
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
@@ -117,10 +124,15 @@ impl Meters {
 }
 
 /// What was published, by topic.
-#[derive(Default)]
 pub(crate) struct Sent {
     topics: RwLock<HashMap<Name, (&'static str, Counter)>>,
     names: Names,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { topics: RwLock::default(), names: Names::up_to(NAMES) }
+    }
 }
 
 impl Sent {
@@ -179,12 +191,12 @@ mod tests {
 
     #[test]
     fn names_beyond_the_limit_share_one_label() {
-        let names = Names::default();
+        let names = Names::up_to(3);
         let name = |at: usize| Name::new(&format!("n{at}")).unwrap();
-        for at in 0..NAMES {
+        for at in 0..3 {
             assert_eq!(names.label(&name(at)), format!("n{at}"));
         }
-        assert_eq!(names.label(&name(NAMES)), OTHERS);
+        assert_eq!(names.label(&name(3)), OTHERS);
         assert_eq!(names.label(&name(0)), "n0");
         assert!(Name::new(OTHERS).is_err());
     }

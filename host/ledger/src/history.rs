@@ -72,8 +72,11 @@ pub struct Found {
 }
 
 impl Ledger {
-    /// The most messages that one call of [`Ledger::search`] looks at.
+    /// The most messages that one call of [`Ledger::search`] looks at. One whose deliveries must be looked
+    /// at, too, counts as [`Ledger::DELIVERIES_COST`] more.
     pub const SEARCH_BUDGET: usize = 20_000;
+    /// What looking at the deliveries of a message costs, measured in messages.
+    pub const DELIVERIES_COST: usize = 3;
 
     /// The story of the message with this id; of the first topic that has it, unless one is named.
     ///
@@ -167,10 +170,13 @@ impl Ledger {
     ) -> Result<Found, Error> {
         let listing = if ascending { self.messages.oldest(cursor) } else { self.messages.newest(cursor) };
         let mut found = Found { last: cursor, ..Found::default() };
-        for (looked, item) in listing.enumerate() {
+        let mut spent = 0;
+        for item in listing {
             let (seq, stored) = item?;
             found.last = Some(seq);
+            spent += 1;
             if matches_envelope(search, &stored) {
+                spent += Self::DELIVERIES_COST;
                 let statuses = self.statuses(seq)?;
                 if matches_deliveries(search, &statuses) {
                     found.items.push((stored, statuses));
@@ -178,7 +184,7 @@ impl Ledger {
             } else if passed(search, &stored, ascending) {
                 return Ok(found);
             }
-            if found.items.len() >= limit || looked + 1 >= Self::SEARCH_BUDGET {
+            if found.items.len() >= limit || spent >= Self::SEARCH_BUDGET {
                 found.next = Some(seq);
                 return Ok(found);
             }
