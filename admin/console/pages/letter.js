@@ -56,7 +56,7 @@ function mend({ base, inTopic, shown, defined, plugin, back }) {
     key: field({ name: "key", label: t("key"), value: message.key }),
     content_type: field({ name: "content_type", label: t("content_type"), value: message.content_type }),
     headers: field({ name: "headers", label: t("headers"), kind: "area", rows: 3, value: lines.show(message.headers), hint: t("headers_hint") }),
-    text: text === null ? null : field({ name: "text", label: t("payload"), kind: "area", rows: 10, value: text }),
+    text: text === null ? null : field({ name: "text", label: t("payload"), kind: "area", rows: rowsOf(text), value: text }),
   };
   const version = field({ name: "version", label: t("version"), kind: "select", value: defined.version, options: versions });
   const before = new Map(Object.entries(fields).filter(([, one]) => one).map(([name, one]) => [name, one.value()]));
@@ -96,6 +96,9 @@ function mend({ base, inTopic, shown, defined, plugin, back }) {
     fields.headers.node, fields.text?.node ?? h("p", { class: "hint" }, t("payload_not_edited")),
     defined.forward ? "" : h("div", { class: "bar-of-page" }, version.node), h("p", { class: "buttons" }, defined.forward ? "" : tries, sends), error, outcome);
 }
+
+// As many rows as a text takes, about; of a long one not all.
+const rowsOf = (text) => Math.min(20, Math.max(4, text.split("\n").length + 1, Math.ceil(text.length / 90) + 1));
 
 // What came of a trial.
 function trial(one) {

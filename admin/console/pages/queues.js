@@ -88,6 +88,7 @@ function peek(name) {
     { head: t("published"), text: (m) => moment(m.published_at_ms) },
     { head: t("size"), class: "number", text: (m) => bytes(m.size_bytes) },
   ], { key: (m) => `${m.topic} ${m.id}`, label: t("peek"), empty: t("nothing_waits") });
+  table.update([]);
   const error = h("p", { class: "hint", role: "status" });
   const look = button(t("peek_now"), async () => {
     error.textContent = "";

@@ -37,12 +37,10 @@ async function list({ root, signal, again }) {
     { head: t("actions"), class: "actions", node: (s) => pauseButton(s.name, s.state), sign: (s) => String(s.state === "paused") },
     { head: t("rate"), class: "number", text: (s) => rate(s.rate?.acked) },
     { head: t("ready"), class: "number", text: (s) => count(s.held?.ready ?? null) },
-    { head: t("oldest"), class: "number", text: (s) => age(s.held?.oldest_at_ms) },
     { head: t("acked"), class: "number", text: (s) => count(s.acked) },
     { head: t("retried"), class: "number", text: (s) => count(s.retried) },
     { head: t("dead"), class: "number", text: (s) => count(s.dead), tone: (s) => (s.dead > 0 ? "bad" : "") },
     { head: t("handled_p95"), class: "number", text: (s) => (s.latency.handled ? micros(s.latency.handled.p95_us) : "–") },
-    { head: t("workers"), class: "number", text: (s) => (s.defined ? count(s.defined.workers) : "–") },
     { head: t("last_failure"), class: "prose", text: (s) => s.error ?? s.last_failure ?? "–" },
   ], { key: (s) => s.name, label: t("page.subscriptions"), empty: t("none_yet"), more: (n) => t("more_rows", { n }) });
   root.append(h("div", { class: "bar-of-page" }, filter, button(t("add_subscription"), () => add(again))), table.node,

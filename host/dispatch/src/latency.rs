@@ -1,5 +1,5 @@
 //! How long attempts take, and how long messages wait until they are handled: percentiles of the last
-//! minutes, in sketches of bounded size. Two additions for each attempt, some ten nanoseconds each.
+//! minutes, in sketches of bounded size. Both together cost an attempt about 80 ns.
 
 use std::time::Duration;
 

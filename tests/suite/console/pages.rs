@@ -35,6 +35,8 @@ async fn every_page_is_open_to_everybody_and_fits() {
     let axe = Axe::fetch().inspect_err(|why| skip("accessibility of the console", why)).ok();
     scene.server.post("/subscriptions/activity/pause").await;
     alarm(&scene).await;
+    scene.browser.find("//li[contains(., 'Alert: settlement')]").await;
+    scene.browser.find("//li[contains(., 'activity is paused')]").await;
     let mut faults = Vec::new();
     for (path, title) in PAGES {
         scene.page(path, title).await;
