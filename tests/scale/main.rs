@@ -1,8 +1,8 @@
 //! `cargo xtask scale`: how lists answer when there is much of everything. Fills a host of the real binary
 //! with topics, queues, subscriptions and dead letters, keeps messages flowing, asks for every list again
-//! and again, and prints how long the answers took and what memory the host has.
+//! and again and for every page of the console, and prints how long they took and what memory the host has.
 //!
-//! Fails when the 95th percentile of a list is above [`GOAL`].
+//! Fails when the 95th percentile of a list is above [`GOAL`], or a page's first view above [`pages::GOAL`].
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@
 
 mod fill;
 mod lists;
+mod pages;
 
 use std::{
     process::ExitCode,
@@ -80,10 +81,11 @@ async fn main() -> ExitCode {
     let flow = fill::flow(&server, stop.clone());
     let measured = async {
         let rows = lists::measure(&server, size).await;
+        let views = pages::measure(&server).await;
         stop.cancel();
-        rows
+        (rows, views)
     };
-    let (sent, rows) = tokio::join!(flow, measured);
+    let (sent, (rows, views)) = tokio::join!(flow, measured);
     println!("\n{sent} messages flowed meanwhile\n");
     memory(&server);
     println!("{:<58} {:>9} {:>9} {:>9} {:>9}", "list", "median", "95 %", "longest", "bytes");
@@ -101,6 +103,12 @@ async fn main() -> ExitCode {
             row.bytes
         );
         holds &= high <= GOAL;
+    }
+    println!("\n{:<58} {:>9}", "page, first view", "slowest");
+    for (page, took) in views {
+        let mark = if took > pages::GOAL { "  over the goal" } else { "" };
+        println!("#/{page:<56} {:>9}{mark}", format!("{:.1} ms", took.as_secs_f64() * 1e3));
+        holds &= took <= pages::GOAL;
     }
     timed("stopped", server.terminate()).await;
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }

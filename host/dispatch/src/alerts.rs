@@ -74,6 +74,9 @@ impl Watch {
             watched.map(|(name, entry)| (name.clone(), entry.value.clone())).collect();
         self.attempts
             .retain(|name, _| snapshot.queues.get(name).is_some_and(|entry| !entry.value.alerts.is_empty()));
+        if watched.is_empty() {
+            return Vec::new();
+        }
         let handle = &self.handle;
         let counted = stream::iter(watched).map(|(name, definition)| async move {
             let counts = tokio::time::timeout(PATIENCE, handle.counts(&name)).await;
@@ -81,10 +84,14 @@ impl Watch {
         });
         let counted: Vec<_> = counted.buffered(AT_ONCE).collect().await;
         let now = self.handle.parts().clock.now();
+        let subscriptions = snapshot.subscriptions.iter();
+        let consumers: HashMap<&Name, &Name> =
+            subscriptions.map(|(name, entry)| (&entry.value.queue, name)).collect();
         let measured = counted.into_iter().map(|(queue, definition, counts)| {
+            let consumer = consumers.get(&queue).copied();
             let values = definition.alerts.iter();
             let values =
-                values.map(|rule| self.value(&queue, rule.when, counts.as_ref(), snapshot, now)).collect();
+                values.map(|rule| self.value(&queue, rule.when, counts.as_ref(), consumer, now)).collect();
             Seen { queue, definition, values }
         });
         measured.collect()
@@ -95,7 +102,7 @@ impl Watch {
         queue: &Name,
         when: Watched,
         counts: Option<&QueueCounts>,
-        snapshot: &Snapshot,
+        consumer: Option<&Name>,
         now: Timestamp,
     ) -> Option<u64> {
         // A queue of which nothing can be told is not one in which nothing waits.
@@ -104,19 +111,19 @@ impl Watch {
             Watched::Ready => known?.ready,
             Watched::OldestAge => known.map(|counts| counts.oldest_age_ms.unwrap_or(0)),
             Watched::Dead => counts.map(|counts| counts.dead),
-            Watched::FailureRate => Some(self.failure_rate(queue, snapshot, now)),
+            Watched::FailureRate => Some(self.failure_rate(queue, consumer, now)),
             Watched::NoConsumer => {
                 let takes =
                     |name: &Name| self.handle.status(name).is_ok_and(|status| status.state == State::Running);
-                Some(u64::from(!consumer(snapshot, queue).is_some_and(takes)))
+                Some(u64::from(!consumer.is_some_and(takes)))
             }
         }
     }
 
     /// How many in a hundred of the attempts of the last minute failed; rounded up, so that one failure
     /// is more than none.
-    fn failure_rate(&mut self, queue: &Name, snapshot: &Snapshot, now: Timestamp) -> u64 {
-        let status = consumer(snapshot, queue).and_then(|name| self.handle.status(name).ok());
+    fn failure_rate(&mut self, queue: &Name, consumer: Option<&Name>, now: Timestamp) -> u64 {
+        let status = consumer.and_then(|name| self.handle.status(name).ok());
         let Some(status) = status else { return 0 };
         let failed = status.retried + status.dead;
         let latest = Attempts { at: now, all: status.acked + failed, failed };
@@ -135,11 +142,6 @@ impl Watch {
         let (all, failed) = (latest.all - first.all, latest.failed.saturating_sub(first.failed));
         (failed * 100).div_ceil(all.max(1))
     }
-}
-
-fn consumer<'a>(snapshot: &'a Snapshot, queue: &Name) -> Option<&'a Name> {
-    let mut all = snapshot.subscriptions.iter();
-    all.find(|(_, entry)| entry.value.queue == *queue).map(|(name, _)| name)
 }
 
 impl Handle {

@@ -42,7 +42,6 @@ impl Metering {
             self.brokers();
             self.feeds();
             self.subscriptions();
-            gauge!("brolly_alerts_firing").set(to_f64(self.handle.firing_alerts().len() as u64));
             self.queues().await;
             self.prometheus.run_upkeep();
         }
