@@ -23,7 +23,7 @@ const PAGES: [(&str, &str); 15] = [
     ("dead-letters", "(//main//td)[1]"),
     ("dead-letters/crowd", "(//main//td)[1]"),
     ("dead-letters/queue-00007", "(//main//td)[1]"),
-    ("alerts", "(//main//table)[1]"),
+    ("alerts", "(//main//*[.='There are no alerts.'])[1]"),
     ("audit", "(//main//td)[1]"),
     ("settings", "(//main//td)[1]"),
 ];
