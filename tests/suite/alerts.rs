@@ -239,6 +239,10 @@ async fn a_failing_channel_is_seen_is_tried_again_and_holds_up_nobody() {
     let host = Server::start(dir.path()).await;
     let still = host.get("/channels/hook").await["health"].clone();
     assert_eq!((&still["state"], &still["waiting"]), (&json!("failing"), &json!(1)), "{still}");
+    assert!(
+        still["error"].as_str().unwrap().contains("refused"),
+        "the channel is known from the start: {still}"
+    );
     host.put("/channels/hook", hook(receiver.http)).await;
     assert_eq!(kinds(&taken(&receiver, "hook", 1).await), ["firing"]);
     eventually("the channel is well", PATIENCE, || async {

@@ -2,22 +2,22 @@
 //! Called by the crate's door, with its lock held; what is changed is submitted under that lock, so that
 //! the rows come into the store in the order of the changes.
 //!
-//! A row stays below the store's limit by the limits of its parts: 32 owners of 3 × 254 bytes, and of 32
-//! recipients three notices that wait and 20 that are through, each with an address of 254 bytes, a channel of
-//! 128 and an error of 200.
+//! A row is bounded by its parts: 32 owners of 3 × 254 bytes, and of 32 recipients three notices that wait, and 20
+//! that are through, each with an address of 254 bytes, a channel of 128 and an error of 200. Where that is more
+//! than the store takes, less of it is written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use brolly_core::{AlertRule, Commit, Name, Owner, Timestamp};
-use brolly_store::{Store, keys};
+use brolly_core::{AlertRule, Code, Commit, Name, Owner, Refusal, Timestamp};
+use brolly_store::{Store, VALUE_BYTES, keys};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::{
-    Alert, Alerts, ChannelHealth, Error, Failure, Notice, Seen, Status, Wanted,
+    Alert, Alerts, ChannelHealth, Error, Failure, Notice, Occasion, Seen, Status, Wanted,
     alert::{Look, Step},
     quiet::Hours,
 };
@@ -82,6 +82,26 @@ pub(crate) fn get(undone: &BTreeMap<u64, Alert>, store: &Store, number: u64) -> 
         Some(alert) => Ok(Some(alert.clone())),
         None => store.get(&keys::alert(number))?.map(|row| decode(number, &row)).transpose(),
     }
+}
+
+/// The row of an alert. One that is larger than the store takes would make it fail for good: then what is told
+/// already, whose queue it is and why notices failed is left out, and if that does not help, nothing is written.
+fn encode(alert: &Alert) -> Result<Vec<u8>, Error> {
+    let number = alert.number;
+    let write = |alert: &Alert| serde_json::to_vec(alert).map_err(|source| Error::Row { number, source });
+    let row = write(alert)?;
+    if row.len() <= VALUE_BYTES {
+        return Ok(row);
+    }
+    let mut short = Alert { owners: Vec::new(), ..alert.clone() };
+    short.notices.retain(|notice| !notice.is_through() || notice.occasion == Occasion::Firing);
+    short.notices.iter_mut().for_each(|notice| notice.error = None);
+    let row = write(&short)?;
+    if row.len() <= VALUE_BYTES {
+        return Ok(row);
+    }
+    let detail = format!("the alert {number} takes {} bytes, the limit is {VALUE_BYTES}", row.len());
+    Err(Refusal::new(Code::TooLarge, detail).into())
 }
 
 impl Book {
@@ -211,8 +231,7 @@ impl Book {
         for number in numbers {
             match self.undone.get(&number) {
                 Some(alert) => {
-                    let row = serde_json::to_vec(alert).map_err(|source| Error::Row { number, source })?;
-                    commit.put(keys::alert(number), row);
+                    commit.put(keys::alert(number), encode(alert)?);
                     done.extend(alert.is_done().then_some(number));
                 }
                 None => commit.delete(keys::alert(number)),
@@ -277,5 +296,37 @@ impl Book {
             },
             waiting: waiting.count(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// With every part as long as it may be the row still fits, and what is to be sent is in it.
+    #[test]
+    fn the_largest_alert_can_be_written() {
+        let owner = json!({"name": "n".repeat(254), "email": "e".repeat(254), "phone": "p".repeat(254)});
+        let owners: Vec<Owner> = serde_json::from_value(json!(vec![owner; 32])).unwrap();
+        let rule = serde_json::from_value(json!({"when": "ready", "above": 1, "channels": ["c"]})).unwrap();
+        let look = Look { value: Some(2), quiet: false, now: Timestamp(1) };
+        let mut alert = Alert::begin(1, &Name::new("q").unwrap(), &rule, &owners, look);
+        let to: Vec<(Name, String)> =
+            (0..32).map(|at| (Name::new(&"c".repeat(128)).unwrap(), format!("{at:0>254}"))).collect();
+        for occasion in [Occasion::Firing, Occasion::Repeat, Occasion::Recovery] {
+            alert.tell(occasion, &to, look.now);
+        }
+        let failure = Failure::new("\u{e9}".repeat(200));
+        for notice in &mut alert.notices {
+            notice.failed(&failure, Some(look.now));
+        }
+        let read = decode(1, &encode(&alert).unwrap()).unwrap();
+        assert_eq!(read.notices.len(), alert.notices.len());
+
+        // Far beyond that, the store is spared.
+        alert.notices = std::iter::repeat_n(alert.notices[0].clone(), 400).collect();
+        assert!(matches!(encode(&alert), Err(Error::Refused(_))));
     }
 }

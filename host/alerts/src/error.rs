@@ -11,6 +11,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] brolly_store::Error),
+    /// No HTTP client can be made on this machine.
+    #[error("the HTTP client of channels: {0}")]
+    Client(#[from] reqwest::Error),
     /// A row is not understood: written by a later version, or damaged.
     #[error("the alert {number} cannot be read or written: {source}")]
     Row {

@@ -120,14 +120,6 @@ pub fn check_queue(queue: &Queue) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks that a channel can be used, as far as that can be told without using it.
-///
-/// # Errors
-/// [`Code::InvalidDefinition`], naming the field.
-pub fn check_channel(channel: &Channel) -> Result<(), Refusal> {
-    Sender::new(channel, &reqwest::Client::new()).map(drop)
-}
-
 impl Alerts {
     /// Alerts that are over and kept; an older one goes with each new one.
     pub const KEPT: u64 = 10_000;
@@ -135,7 +127,7 @@ impl Alerts {
     /// Opens the alerts of a store, for the host of this name.
     ///
     /// # Errors
-    /// When the store cannot be read, or a row is not understood.
+    /// When the store cannot be read, a row is not understood, or no HTTP client can be made.
     pub fn open(store: Store, host: &str, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let book = Book::read(&store)?;
         Ok(Self {
@@ -144,9 +136,17 @@ impl Alerts {
             host: host.to_owned(),
             book: Arc::new(Mutex::new(book)),
             channels: RwLock::default(),
-            http: channels::http_client(),
+            http: channels::http_client()?,
             work: Notify::new(),
         })
+    }
+
+    /// Checks that a channel can be used, as far as that can be told without using it.
+    ///
+    /// # Errors
+    /// [`Code::InvalidDefinition`], naming the field.
+    pub fn check_channel(&self, channel: &Channel) -> Result<(), Refusal> {
+        Sender::new(channel, &self.http).map(drop)
     }
 
     /// Takes over the channels that are wanted.

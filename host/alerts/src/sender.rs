@@ -111,7 +111,7 @@ impl Alerts {
         metrics::counter!("brolly_notices_total", "channel" => channel.to_string(), "result" => label)
             .increment(1);
         if let Err(error) = &result {
-            tracing::warn!(%channel, alert, %error, "a notice did not get through; it is tried again");
+            tracing::warn!(%channel, alert, %error, "a notice did not get through");
         }
         if let Some(durable) = self.note(&channel, alert, number, result)
             && durable.await.is_err()

@@ -10,7 +10,7 @@ use brolly_core::{Clock, Name, Queue, Timestamp};
 use brolly_store::Store;
 use serde_json::json;
 
-use crate::{Alerts, Seen, Status, Wanted, check_channel, check_queue};
+use crate::{Alerts, Seen, Status, Wanted, check_queue};
 
 #[derive(Default)]
 struct Hand(AtomicU64);
@@ -111,8 +111,9 @@ async fn what_was_nothing_leaves_nothing() {
     assert_eq!(bench.alerts.get(1).unwrap().map(|alert| alert.since), Some(Timestamp(200)));
 }
 
-#[test]
-fn what_cannot_be_used_is_refused_with_its_field() {
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_with_its_field() {
+    let bench = Bench::new();
     let channels = [
         (json!({"kind": "smtp", "url": "http://h", "from": "a@b.c"}), "url"),
         (json!({"kind": "smtp", "url": "smtp://h?tls=maybe", "from": "a@b.c"}), "url"),
@@ -149,7 +150,8 @@ fn what_cannot_be_used_is_refused_with_its_field() {
         ),
     ];
     for (definition, names) in channels {
-        let refused = check_channel(&serde_json::from_value(definition.clone()).unwrap()).unwrap_err();
+        let refused =
+            bench.alerts.check_channel(&serde_json::from_value(definition.clone()).unwrap()).unwrap_err();
         assert!(refused.detail.contains(names), "{definition}: {refused}");
     }
     let quiet = json!({"alerts": [{"when": "dead", "above": 0, "channels": ["c"],

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use brolly_alerts::{Alert, Alerts, ChannelHealth, Failure, Seen, Wanted, check_channel, check_queue};
+use brolly_alerts::{Alert, Alerts, ChannelHealth, Failure, Seen, Wanted, check_queue};
 use brolly_catalog::{Action, Entry, Precondition, Put, Snapshot};
 use brolly_core::{Channel, Code, Name, Queue, Refusal, Timestamp, Watched};
 use futures::{StreamExt, stream};
@@ -149,7 +149,8 @@ impl Handle {
         &self.parts().alerts
     }
 
-    fn follow_channels(&self) {
+    /// Tells the alerts which channels there are.
+    pub(crate) fn follow_channels(&self) {
         let snapshot = self.catalog().snapshot();
         self.alerts().follow(snapshot.channels.iter().map(|(name, entry)| (name, &entry.value)));
     }
@@ -182,7 +183,7 @@ impl Handle {
         let whole =
             before.map_or_else(|| value.clone(), |before| value.clone().with_secrets_of(&before.value));
         whole.check()?;
-        check_channel(&whole)?;
+        self.alerts().check_channel(&whole)?;
         let put = self.catalog().put(name, value, only_if, self.author()).await?;
         self.follow_channels();
         Ok(put)

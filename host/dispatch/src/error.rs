@@ -48,9 +48,9 @@ impl From<brolly_alerts::Error> for Error {
     fn from(error: brolly_alerts::Error) -> Self {
         match error {
             brolly_alerts::Error::Refused(refusal) => Self::Refused(refusal),
-            other @ (brolly_alerts::Error::Store(_) | brolly_alerts::Error::Row { .. }) => {
-                Self::Alerts(other)
-            }
+            other @ (brolly_alerts::Error::Store(_)
+            | brolly_alerts::Error::Client(_)
+            | brolly_alerts::Error::Row { .. }) => Self::Alerts(other),
         }
     }
 }

@@ -52,6 +52,8 @@ impl Supervisor {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut swept_to = None;
+        // Before the first notice is sent that waits from an earlier run.
+        self.handle.follow_channels();
         self.warning.spawn(Watch::new(self.handle.clone()).run(stop.clone()));
         self.warning.spawn(self.handle.parts().alerts.clone().run(stop.clone()));
         loop {

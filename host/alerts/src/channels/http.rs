@@ -16,14 +16,15 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: usize = 16 * 1024;
 
 /// The client of all channels. It follows no redirect: what is signed is meant for one place.
-pub(crate) fn client() -> reqwest::Client {
-    let client = reqwest::Client::builder()
+///
+/// # Errors
+/// When this machine has no TLS for it.
+pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
         .user_agent(concat!("brolly/", env!("CARGO_PKG_VERSION")))
-        .build();
-    // Only a machine without TLS roots; its requests then fail one by one.
-    client.unwrap_or_default()
+        .build()
 }
 
 /// The URL of a channel.

@@ -81,7 +81,7 @@ mod tests {
             json!({"kind": "webhook", "url": format!("http://127.0.0.1:{port}/")}),
         ] {
             let channel = serde_json::from_value(definition).unwrap();
-            let sender = Sender::new(&channel, &http_client()).unwrap();
+            let sender = Sender::new(&channel, &http_client().unwrap()).unwrap();
             let failure = sender.send_within(Duration::from_millis(50), "a@b.c", &letter).await.unwrap_err();
             assert!(failure.to_string().contains("did not answer within 50ms"), "{failure}");
         }
