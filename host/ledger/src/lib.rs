@@ -156,7 +156,7 @@ impl Ledger {
         // moment in which this very delivery is seen again: then there is a row.
         let unmet = matches!(identity, Identity::New(_));
         let (seq, claim) = match identity {
-            Identity::Known(seq) => (seq, None),
+            Identity::Known(seq) | Identity::Met(seq) => (seq, None),
             Identity::New(claim) | Identity::Pending(claim) => (claim.seq(), Some(claim)),
         };
         let row = match delivery.first || unmet {
@@ -283,7 +283,7 @@ impl Ledger {
                 filter_errors: Vec::new(),
                 parent: None,
             };
-            self.messages.stage(begun.seq, &stored, commit)?;
+            self.messages.stage_met(begun.seq, &stored, commit)?;
             commit.then(move || drop(claim));
         }
         let published = published.into_iter().map(|accepted| (accepted.topic, accepted.id)).collect();
