@@ -18,6 +18,7 @@ mod orders;
 mod rabbit;
 mod redis;
 mod servers;
+mod shipping;
 mod story;
 mod swap;
 mod telemetry;

@@ -7,10 +7,12 @@
 //! form that is stored and sent, [`RecordedState`] gives the state back. Dispatch records, the binary
 //! replays; no I/O is done here. See docs/adr/0010-captures.md.
 
+mod again;
 mod format;
 mod recorder;
 mod replay;
 
+pub use again::record;
 pub use format::{Blob, Capture, CapturedMessage, FORMAT, Happened, Published, Read};
 pub use recorder::{Captures, MAX_BYTES, MAX_CAPTURE_BYTES, MAX_CAPTURES, Mode, Recorder, Recorders};
 pub use replay::RecordedState;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
-use crate::{Blob, Capture, CapturedMessage, FORMAT, Happened, Read};
+use crate::{Blob, Capture, Read};
 
 /// Captures kept of one subscription.
 pub const MAX_CAPTURES: usize = 100;
@@ -215,18 +215,14 @@ impl Handler for Recording {
         if mode == Mode::Off {
             return self.handler.handle(call);
         }
-        let noted = Noted { state: call.state, reads: Mutex::default() };
-        let handled = self.handler.handle(&Call {
-            message: call.message,
-            subscription: call.subscription,
-            attempt: call.attempt,
-            last_attempt: call.last_attempt,
-            idempotency_key: call.idempotency_key,
-            state: &noted,
-        });
+        let noted = Noted::new(call);
+        let handled = self.handler.handle(&noted.call(call));
         if mode.keeps(&handled.verdict) {
-            match noted.reads.into_inner().complete() {
-                Some(reads) => self.recorder.keep(self.capture(call, reads, &handled)),
+            let terms = self.terms.clone();
+            match noted.complete() {
+                Some(reads) => {
+                    self.recorder.keep(Capture::of(call, reads, &handled, self.clock.now(), terms));
+                }
                 None => self.recorder.skip(),
             }
         }
@@ -234,27 +230,33 @@ impl Handler for Recording {
     }
 }
 
-impl Recording {
-    fn capture(&self, call: &Call<'_>, reads: Vec<Read>, handled: &Handled) -> Capture {
-        Capture {
-            brolly_capture: FORMAT,
-            at_ms: self.clock.now().0,
-            subscription: call.subscription.clone(),
-            terms: self.terms.clone(),
-            message: CapturedMessage::from(call.message),
-            attempt: call.attempt,
-            last_attempt: call.last_attempt,
-            idempotency_key: call.idempotency_key.to_owned(),
-            reads,
-            happened: Happened::from(handled),
-        }
-    }
-}
-
 /// A state whose reads are noted.
-struct Noted<'a> {
+pub(crate) struct Noted<'a> {
     state: &'a dyn StateReader,
     reads: Mutex<Reads>,
+}
+
+impl<'a> Noted<'a> {
+    pub(crate) fn new(call: &Call<'a>) -> Self {
+        Self { state: call.state, reads: Mutex::default() }
+    }
+
+    /// The call, with its reads noted.
+    pub(crate) fn call<'b>(&'b self, call: &Call<'b>) -> Call<'b> {
+        Call {
+            message: call.message,
+            subscription: call.subscription,
+            attempt: call.attempt,
+            last_attempt: call.last_attempt,
+            idempotency_key: call.idempotency_key,
+            state: self,
+        }
+    }
+
+    /// All reads, if they were not too many.
+    pub(crate) fn complete(self) -> Option<Vec<Read>> {
+        self.reads.into_inner().complete()
+    }
 }
 
 #[derive(Default)]
@@ -316,7 +318,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::RecordedState;
+    use crate::{Happened, RecordedState};
 
     /// Reads what the payload names, and ends as the key says.
     struct Reader;

@@ -22,6 +22,7 @@ mod message;
 mod name;
 mod pattern;
 mod refusal;
+mod rollout;
 mod router;
 mod subscription;
 
@@ -46,5 +47,6 @@ pub use message::{Message, MessageId, NewMessage, limits as message_limits};
 pub use name::{Digest, Name};
 pub use pattern::Pattern;
 pub use refusal::{Code, Refusal};
+pub use rollout::{Guard, Judgement, Mode, Rollout, Rules, Score};
 pub use router::{Router, Routing};
-pub use subscription::{Forward, Grants, HandledBy, Limits, Order, Reuse, Subscription};
+pub use subscription::{Forward, Grants, HandledBy, Limits, Order, Rate, Reuse, Subscription, Terms};

@@ -13,6 +13,7 @@ mod history;
 mod retention;
 mod state;
 mod tally;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ pub use history::{DeliveryHistory, Found, History, Search};
 pub use retention::Swept;
 pub use state::StateView;
 pub use tally::Tally;
+pub use versions::{Cause, Side, Swap};
 
 use deliveries::DeliveryRow;
 use state::States;
@@ -71,6 +73,12 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// The number of the message.
+    #[must_use]
+    pub fn record(&self) -> u64 {
+        self.seq
+    }
+
     /// Where messages that the attempt publishes come from.
     #[must_use]
     pub fn origin(&self) -> Origin {
