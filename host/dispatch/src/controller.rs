@@ -157,7 +157,7 @@ impl Controller {
         ended
     }
 
-    fn worker(
+    pub(crate) fn worker(
         &self,
         definition: &Subscription,
         system: &'static str,
@@ -193,7 +193,7 @@ impl Controller {
         }
     }
 
-    async fn plan(&self, wanted: &Wanted) -> Result<Plan, Error> {
+    pub(crate) async fn plan(&self, wanted: &Wanted) -> Result<Plan, Error> {
         let definition = wanted.definition.clone();
         let handler = match definition.handled_by()? {
             HandledBy::Plugin { version, .. } => self.plugin(&definition, version).await?,
