@@ -218,7 +218,7 @@ impl Controller {
         }
     }
 
-    fn worker(
+    pub(crate) fn worker(
         &self,
         definition: &Subscription,
         system: &'static str,
@@ -254,7 +254,7 @@ impl Controller {
         }
     }
 
-    async fn plan(&self, wanted: &Wanted, comparing: &mut JoinSet<()>) -> Result<Plan, Error> {
+    pub(crate) async fn plan(&self, wanted: &Wanted, comparing: &mut JoinSet<()>) -> Result<Plan, Error> {
         let definition = wanted.definition.clone();
         let handler = match definition.handled_by()? {
             HandledBy::Plugin { version, .. } => self.plugin(&definition, version).await?,

@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// One delivery, from being taken to its outcome being on the way to the disk.
-    fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
+    pub(crate) fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
         let held = Held { source: &*self.source, lease: Some(delivery.lease) };
         let plan = self.plan.load();
         let begun =
