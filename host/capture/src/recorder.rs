@@ -12,14 +12,11 @@ use std::{
     },
 };
 
-use brolly_core::{
-    Call, Clock, Handled, Handler, Name, StateEntry, StateReader, StateUnavailable, Subscription, Verdict,
-};
-use bytes::Bytes;
+use brolly_core::{Call, Clock, Handled, Handler, Name, Subscription, Verdict};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
-use crate::{Blob, Capture, CapturedMessage, FORMAT, Happened, Read};
+use crate::{Capture, CapturedMessage, FORMAT, Happened, Read, noted::Noted};
 
 /// Captures kept of one subscription.
 pub const MAX_CAPTURES: usize = 100;
@@ -215,7 +212,7 @@ impl Handler for Recording {
         if mode == Mode::Off {
             return self.handler.handle(call);
         }
-        let noted = Noted { state: call.state, reads: Mutex::default() };
+        let noted = Noted::new(call);
         let handled = self.handler.handle(&Call {
             message: call.message,
             subscription: call.subscription,
@@ -223,9 +220,10 @@ impl Handler for Recording {
             last_attempt: call.last_attempt,
             idempotency_key: call.idempotency_key,
             state: &noted,
+            outside: &noted,
         });
         if mode.keeps(&handled.verdict) {
-            match noted.reads.into_inner().complete() {
+            match noted.complete() {
                 Some(reads) => self.recorder.keep(self.capture(call, reads, &handled)),
                 None => self.recorder.skip(),
             }
@@ -251,72 +249,19 @@ impl Recording {
     }
 }
 
-/// A state whose reads are noted.
-struct Noted<'a> {
-    state: &'a dyn StateReader,
-    reads: Mutex<Reads>,
-}
-
-#[derive(Default)]
-struct Reads {
-    reads: Vec<Read>,
-    bytes: usize,
-}
-
-impl Reads {
-    /// Notes a read. Beyond the limit of a capture nothing is held any more: it is not going to be kept.
-    fn note(&mut self, read: Read) {
-        if self.bytes > MAX_CAPTURE_BYTES {
-            return;
-        }
-        self.bytes += read.size();
-        if self.bytes > MAX_CAPTURE_BYTES {
-            self.reads = Vec::new();
-        } else {
-            self.reads.push(read);
-        }
-    }
-
-    /// All reads, if they were not too many.
-    fn complete(self) -> Option<Vec<Read>> {
-        (self.bytes <= MAX_CAPTURE_BYTES).then_some(self.reads)
-    }
-}
-
-impl StateReader for Noted<'_> {
-    fn get(&self, key: &str) -> Result<Option<Bytes>, StateUnavailable> {
-        let value = self.state.get(key)?;
-        self.reads.lock().note(Read::Get { key: key.to_owned(), value: value.clone().map(Blob) });
-        Ok(value)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<StateEntry>, StateUnavailable> {
-        let entries = self.state.list(prefix, after, limit)?;
-        let noted = entries.iter().map(|entry| (entry.key.clone(), Blob(entry.value.clone())));
-        self.reads.lock().note(Read::List {
-            prefix: prefix.to_owned(),
-            after: after.map(str::to_owned),
-            limit,
-            entries: noted.collect(),
-        });
-        Ok(entries)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
-    use brolly_core::{Effects, Fault, Message, Outcome, SystemClock, Timestamp};
+    use brolly_core::{
+        Effects, Fault, Message, Nowhere, Outcome, StateEntry, StateReader, StateUnavailable, SystemClock,
+        Timestamp,
+    };
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
-    use crate::RecordedState;
+    use crate::Recorded;
 
     /// Reads what the payload names, and ends as the key says.
     struct Reader;
@@ -394,6 +339,7 @@ mod tests {
                 last_attempt,
                 idempotency_key,
                 state,
+                outside: &Nowhere,
             })
         }
 
@@ -433,7 +379,7 @@ mod tests {
         assert_eq!(capture.terms["plugin"], "p");
         assert!(capture.terms.get("queue").is_none());
         assert_eq!(capture.reads.len(), 2);
-        let state = RecordedState::new(&capture, false);
+        let state = Recorded::new(&capture, false);
         let again = rig.handle(&capture.message(), &state);
         assert_eq!(Happened::from(&again), Happened::from(&first));
         assert_eq!(state.unknown(), None);

@@ -8,7 +8,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
-use brolly_core::{Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Plugins, Source, Subscription};
+use brolly_core::{
+    Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Outside, Plugins, Source, Subscription,
+};
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
 use tokio::{
@@ -42,6 +44,7 @@ pub(crate) struct Parts {
     pub brokers: Arc<Fleet>,
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
+    pub outside: Arc<dyn Outside>,
     pub recorders: Recorders,
     /// Subscriptions and queues that have numbers of their own.
     pub subscriptions: Names,
@@ -205,7 +208,8 @@ impl Controller {
                 runtime: tokio::runtime::Handle::current(),
             }),
         };
-        Ok(Plan { name: self.name.clone(), definition, handler, max_age: wanted.max_age })
+        let (name, outside) = (self.name.clone(), self.parts.outside.clone());
+        Ok(Plan { name, definition, handler, outside, max_age: wanted.max_age })
     }
 
     async fn plugin(

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use brolly_core::{Accepted, Call, Decision, Handled, Handler, Message, Name, Subscription, Timestamp};
+use brolly_core::{
+    Accepted, Call, Decision, Handled, Handler, Message, Name, Outside, Subscription, Timestamp,
+};
 use brolly_ledger::{Begun, StateView};
 
 /// A handler with what belongs to it.
@@ -11,6 +13,7 @@ pub(crate) struct Plan {
     pub name: Name,
     pub definition: Arc<Subscription>,
     pub handler: Arc<dyn Handler>,
+    pub outside: Arc<dyn Outside>,
     /// Older messages of the queue are not handled any more.
     pub max_age: Option<Duration>,
 }
@@ -25,6 +28,7 @@ impl Plan {
             last_attempt: begun.attempt >= self.definition.retry.max_attempts,
             idempotency_key: &begun.idempotency_key,
             state,
+            outside: &*self.outside,
         })
     }
 
