@@ -10,7 +10,7 @@ use std::{
 use brolly_tests::root;
 
 /// Each package with everything of ours that it may depend on. Tests may depend on anything.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("brolly-core", &[]),
     ("brolly-store", &["brolly-core"]),
     ("brolly-capture", &["brolly-core"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("brolly-ledger", &["brolly-core", "brolly-store"]),
     ("brolly-embedded", &["brolly-core", "brolly-store"]),
     ("brolly-runtime", &["brolly-core"]),
+    ("brolly-outside", &["brolly-core"]),
     ("brolly-remote", &["brolly-core", "brolly-store"]),
     ("brolly-amqp", &["brolly-core", "brolly-remote"]),
     ("brolly-redis", &["brolly-core", "brolly-remote"]),
@@ -41,6 +42,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "brolly-amqp",
             "brolly-redis",
             "brolly-runtime",
+            "brolly-outside",
             "brolly-dispatch",
             "brolly-admin",
         ],

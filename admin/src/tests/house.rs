@@ -205,6 +205,7 @@ impl House {
             embedded: Arc::new(embedded),
             plugins,
             clock,
+            outside: Arc::new(brolly_core::Nowhere),
         };
         let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let handle = dispatch.handle();

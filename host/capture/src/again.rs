@@ -1,9 +1,9 @@
 //! One attempt on the spot: noted while it is made, and made again by another handler.
 
-use brolly_core::{Call, Handled, Handler, StateReader, Timestamp};
+use brolly_core::{Call, Handled, Handler, Outside, StateReader, Timestamp};
 use serde_json::Value;
 
-use crate::{Capture, CapturedMessage, FORMAT, Happened, Read, recorder::Noted};
+use crate::{Capture, CapturedMessage, FORMAT, Happened, Read, noted::Noted};
 
 /// Has a handler make an attempt, with a capture of it: none if that would be larger than
 /// [`crate::MAX_CAPTURE_BYTES`]. The capture has no moment and no terms: it is not to be kept.
@@ -37,8 +37,8 @@ impl Capture {
         }
     }
 
-    /// Has a handler make the attempt again, over this state.
-    pub fn again(&self, handler: &dyn Handler, state: &dyn StateReader) -> Handled {
+    /// Has a handler make the attempt again, over this state and this outside.
+    pub fn again(&self, handler: &dyn Handler, state: &dyn StateReader, outside: &dyn Outside) -> Handled {
         handler.handle(&Call {
             message: &self.message(),
             subscription: &self.subscription,
@@ -46,6 +46,7 @@ impl Capture {
             last_attempt: self.last_attempt,
             idempotency_key: &self.idempotency_key,
             state,
+            outside,
         })
     }
 }

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use brolly_core::{Effects, Handled, LogLine, Message, Name, Outcome, Timestamp, Verdict};
+use brolly_core::{
+    Effects, Handled, HttpError, HttpFailure, HttpRequest, HttpResponse, LogLine, Message, Name, Outcome,
+    Timestamp, Verdict,
+};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
-/// The number of this form.
-pub const FORMAT: u32 = 1;
+/// The number of this form. Form 1 had no reads but of the state, and is read as well.
+pub const FORMAT: u32 = 2;
 
 /// One attempt: what it was given, and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +34,7 @@ pub struct Capture {
     pub last_attempt: bool,
     /// The same for every attempt, redelivery and replay of the delivery.
     pub idempotency_key: String,
-    /// What it read of the state, in order.
+    /// What it read of the state, and what it was told by clock, randomness and servers, in order.
     pub reads: Vec<Read>,
     /// What came of it.
     pub happened: Happened,
@@ -56,7 +59,7 @@ pub struct CapturedMessage {
     pub payload: Blob,
 }
 
-/// One look at the state.
+/// One look at the state, or at what lies outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Read {
@@ -78,6 +81,76 @@ pub enum Read {
         /// Keys and values.
         entries: Vec<(String, Blob)>,
     },
+    /// The time.
+    Wall {
+        /// Milliseconds since 1970.
+        ms: u64,
+        /// How often in a row it was asked for and the same.
+        times: u32,
+    },
+    /// The monotonic clock.
+    Monotonic {
+        /// Milliseconds since some moment.
+        ms: u64,
+        /// How often in a row it was asked for and the same.
+        times: u32,
+    },
+    /// It waited.
+    Wait {
+        /// Whether the whole time passed, within the attempt's limit.
+        passed: bool,
+    },
+    /// Random bytes.
+    Random {
+        /// The bytes.
+        bytes: Blob,
+    },
+    /// A request was sent.
+    Http {
+        /// The request.
+        request: CapturedRequest,
+        /// What came of it.
+        answer: CapturedAnswer,
+    },
+}
+
+/// A request that an attempt sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedRequest {
+    /// Such as `GET`.
+    pub method: String,
+    /// The whole address.
+    pub url: String,
+    /// Names and values.
+    pub headers: Vec<(String, Blob)>,
+    /// The bytes.
+    pub body: Blob,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CapturedAnswer {
+    /// An answer.
+    Response {
+        /// The status code.
+        status: u16,
+        /// Names and values.
+        headers: Vec<(String, Blob)>,
+        /// The bytes.
+        body: Blob,
+    },
+    /// None came.
+    Failed {
+        /// dns, connect, timed_out, tls or protocol.
+        failure: String,
+        /// In words.
+        detail: String,
+    },
+    /// The address is none that the grant covers.
+    NotGranted(String),
+    /// It was larger than allowed.
+    TooLarge,
 }
 
 /// What came of an attempt. Two that are equal are the same, bit for bit.
@@ -127,7 +200,7 @@ impl Capture {
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(json).map_err(|error| format!("it is no JSON: {error}"))?;
         match value.get("brolly_capture").and_then(Value::as_u64) {
-            Some(form) if form == u64::from(FORMAT) => {}
+            Some(form) if (1..=u64::from(FORMAT)).contains(&form) => {}
             Some(form) => return Err(format!("it has the form {form}, and this program knows {FORMAT}")),
             None => return Err("it is no capture: brolly_capture is missing".to_owned()),
         }
@@ -187,11 +260,78 @@ impl Read {
         PER_ITEM
             + match self {
                 Read::Get { key, value } => key.len() + value.as_ref().map_or(0, |value| value.0.len()),
-                Read::List { entries, .. } => {
-                    entries.iter().map(|(key, value)| key.len() + value.0.len() + PER_ITEM).sum()
+                Read::List { entries, .. } => size_of_pairs(entries),
+                Read::Wall { .. } | Read::Monotonic { .. } | Read::Wait { .. } => 0,
+                Read::Random { bytes } => bytes.0.len(),
+                Read::Http { request, answer } => {
+                    let answered = match answer {
+                        CapturedAnswer::Response { headers, body, .. } => {
+                            size_of_pairs(headers) + body.0.len()
+                        }
+                        CapturedAnswer::Failed { detail, .. } => detail.len(),
+                        CapturedAnswer::NotGranted(what) => what.len(),
+                        CapturedAnswer::TooLarge => 0,
+                    };
+                    request.url.len() + size_of_pairs(&request.headers) + request.body.0.len() + answered
                 }
             }
     }
+}
+
+fn size_of_pairs(pairs: &[(String, Blob)]) -> usize {
+    pairs.iter().map(|(name, value)| name.len() + value.0.len() + PER_ITEM).sum()
+}
+
+impl From<&HttpRequest> for CapturedRequest {
+    fn from(request: &HttpRequest) -> Self {
+        Self {
+            method: request.method.clone(),
+            url: request.url(),
+            headers: blobs(&request.headers),
+            body: Blob(request.body.clone()),
+        }
+    }
+}
+
+impl CapturedAnswer {
+    /// What came of a request; none if the host could not serve it.
+    pub(crate) fn of(answer: &Result<HttpResponse, HttpError>) -> Option<Self> {
+        Some(match answer {
+            Ok(HttpResponse { status, headers, body }) => {
+                Self::Response { status: *status, headers: blobs(headers), body: Blob(body.clone()) }
+            }
+            Err(HttpError::Failed { failure, detail }) => {
+                let word = HttpFailure::ALL.iter().find(|(known, _)| known == failure);
+                let failure = word.map_or_else(String::new, |(_, word)| (*word).to_owned());
+                Self::Failed { failure, detail: detail.clone() }
+            }
+            Err(HttpError::NotGranted(what)) => Self::NotGranted(what.clone()),
+            Err(HttpError::TooLarge) => Self::TooLarge,
+            Err(HttpError::Unreachable(_)) => return None,
+        })
+    }
+
+    /// The same in the words of the port.
+    pub(crate) fn again(&self) -> Result<HttpResponse, HttpError> {
+        match self {
+            Self::Response { status, headers, body } => {
+                let pair = |(name, value): &(String, Blob)| (name.clone(), value.0.clone());
+                let headers = headers.iter().map(pair).collect();
+                Ok(HttpResponse { status: *status, headers, body: body.0.clone() })
+            }
+            Self::Failed { failure, detail } => {
+                let known = HttpFailure::ALL.iter().find(|(_, word)| word == failure);
+                let failure = known.map_or(HttpFailure::Protocol, |(failure, _)| *failure);
+                Err(HttpError::Failed { failure, detail: detail.clone() })
+            }
+            Self::NotGranted(what) => Err(HttpError::NotGranted(what.clone())),
+            Self::TooLarge => Err(HttpError::TooLarge),
+        }
+    }
+}
+
+fn blobs(headers: &[(String, Bytes)]) -> Vec<(String, Blob)> {
+    headers.iter().map(|(name, value)| (name.clone(), Blob(value.clone()))).collect()
 }
 
 impl From<&Message> for CapturedMessage {
@@ -317,6 +457,18 @@ mod tests {
                     limit: 9,
                     entries: vec![("p1".into(), Blob("\u{0}x".into()))],
                 },
+                Read::Wall { ms: 1, times: 2 },
+                Read::Wait { passed: true },
+                Read::Random { bytes: Blob(Bytes::from_static(&[0xff])) },
+                Read::Http {
+                    request: CapturedRequest {
+                        method: "GET".into(),
+                        url: "https://h.example/".into(),
+                        headers: vec![("a".into(), Blob("b".into()))],
+                        body: Blob::default(),
+                    },
+                    answer: CapturedAnswer::TooLarge,
+                },
             ],
             happened: Happened {
                 outcome: "ack".into(),
@@ -331,6 +483,24 @@ mod tests {
         let json = serde_json::to_vec(&capture()).unwrap();
         assert_eq!(Capture::from_json(&json), Ok(capture()));
         assert!(String::from_utf8(json).unwrap().contains(r#""payload":{"base64":"/wA="}"#));
+        let older = Capture { brolly_capture: 1, ..capture() };
+        assert_eq!(Capture::from_json(&serde_json::to_vec(&older).unwrap()), Ok(older));
+    }
+
+    #[test]
+    fn an_answer_comes_back_as_it_was() {
+        let failed = |(failure, _)| Err(HttpError::Failed { failure, detail: "why".into() });
+        let response =
+            HttpResponse { status: 500, headers: vec![("a".into(), "b".into())], body: "c".into() };
+        let refused = HttpError::NotGranted("x".into());
+        let answers = HttpFailure::ALL.into_iter().map(failed).chain([
+            Ok(response),
+            Err(refused),
+            Err(HttpError::TooLarge),
+        ]);
+        for answer in answers {
+            assert_eq!(CapturedAnswer::of(&answer).unwrap().again(), answer);
+        }
     }
 
     #[test]
@@ -340,7 +510,7 @@ mod tests {
             assert!(told.contains(why), "{told}");
         };
         check(json!({}), "no capture");
-        check(json!({"brolly_capture": 2}), "has the form 2, and this program knows 1");
+        check(json!({"brolly_capture": 3}), "has the form 3, and this program knows 2");
         check(json!({"brolly_capture": 1}), "missing field");
         let mut bad = serde_json::to_value(capture()).unwrap();
         bad["message"]["payload"] = json!({"base64": "?"});

@@ -12,14 +12,11 @@ use std::{
     },
 };
 
-use brolly_core::{
-    Call, Clock, Handled, Handler, Name, StateEntry, StateReader, StateUnavailable, Subscription, Verdict,
-};
-use bytes::Bytes;
+use brolly_core::{Call, Clock, Handled, Handler, Name, Subscription, Verdict};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
-use crate::{Blob, Capture, Read};
+use crate::{Capture, noted::Noted};
 
 /// Captures kept of one subscription.
 pub const MAX_CAPTURES: usize = 100;
@@ -230,95 +227,19 @@ impl Handler for Recording {
     }
 }
 
-/// A state whose reads are noted.
-pub(crate) struct Noted<'a> {
-    state: &'a dyn StateReader,
-    reads: Mutex<Reads>,
-}
-
-impl<'a> Noted<'a> {
-    pub(crate) fn new(call: &Call<'a>) -> Self {
-        Self { state: call.state, reads: Mutex::default() }
-    }
-
-    /// The call, with its reads noted.
-    pub(crate) fn call<'b>(&'b self, call: &Call<'b>) -> Call<'b> {
-        Call {
-            message: call.message,
-            subscription: call.subscription,
-            attempt: call.attempt,
-            last_attempt: call.last_attempt,
-            idempotency_key: call.idempotency_key,
-            state: self,
-        }
-    }
-
-    /// All reads, if they were not too many.
-    pub(crate) fn complete(self) -> Option<Vec<Read>> {
-        self.reads.into_inner().complete()
-    }
-}
-
-#[derive(Default)]
-struct Reads {
-    reads: Vec<Read>,
-    bytes: usize,
-}
-
-impl Reads {
-    /// Notes a read. Beyond the limit of a capture nothing is held any more: it is not going to be kept.
-    fn note(&mut self, read: Read) {
-        if self.bytes > MAX_CAPTURE_BYTES {
-            return;
-        }
-        self.bytes += read.size();
-        if self.bytes > MAX_CAPTURE_BYTES {
-            self.reads = Vec::new();
-        } else {
-            self.reads.push(read);
-        }
-    }
-
-    /// All reads, if they were not too many.
-    fn complete(self) -> Option<Vec<Read>> {
-        (self.bytes <= MAX_CAPTURE_BYTES).then_some(self.reads)
-    }
-}
-
-impl StateReader for Noted<'_> {
-    fn get(&self, key: &str) -> Result<Option<Bytes>, StateUnavailable> {
-        let value = self.state.get(key)?;
-        self.reads.lock().note(Read::Get { key: key.to_owned(), value: value.clone().map(Blob) });
-        Ok(value)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<StateEntry>, StateUnavailable> {
-        let entries = self.state.list(prefix, after, limit)?;
-        let noted = entries.iter().map(|entry| (entry.key.clone(), Blob(entry.value.clone())));
-        self.reads.lock().note(Read::List {
-            prefix: prefix.to_owned(),
-            after: after.map(str::to_owned),
-            limit,
-            entries: noted.collect(),
-        });
-        Ok(entries)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
-    use brolly_core::{Effects, Fault, Message, Outcome, SystemClock, Timestamp};
+    use brolly_core::{
+        Effects, Fault, Message, Nowhere, Outcome, StateEntry, StateReader, StateUnavailable, SystemClock,
+        Timestamp,
+    };
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
-    use crate::{Happened, RecordedState};
+    use crate::{Happened, Recorded};
 
     /// Reads what the payload names, and ends as the key says.
     struct Reader;
@@ -396,6 +317,7 @@ mod tests {
                 last_attempt,
                 idempotency_key,
                 state,
+                outside: &Nowhere,
             })
         }
 
@@ -435,7 +357,7 @@ mod tests {
         assert_eq!(capture.terms["plugin"], "p");
         assert!(capture.terms.get("queue").is_none());
         assert_eq!(capture.reads.len(), 2);
-        let state = RecordedState::new(&capture, false);
+        let state = Recorded::new(&capture, false);
         let again = rig.handle(&capture.message(), &state);
         assert_eq!(Happened::from(&again), Happened::from(&first));
         assert_eq!(state.unknown(), None);

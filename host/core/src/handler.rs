@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Message, Name, NewMessage, Refusal, Subscription};
+use crate::{Digest, Message, Name, NewMessage, Outside, Refusal, Subscription};
 
 /// Handles deliveries of one subscription with one plugin version. Called by many workers at once,
 /// each on a thread of its own that it may keep busy.
@@ -28,6 +28,8 @@ pub struct Call<'a> {
     pub idempotency_key: &'a str,
     /// What is in the subscription's state now.
     pub state: &'a dyn StateReader,
+    /// What lies outside, for a handler that is granted to reach it.
+    pub outside: &'a dyn Outside,
 }
 
 /// Reads the state of one subscription on behalf of one attempt.

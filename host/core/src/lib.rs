@@ -5,7 +5,7 @@
 //!   [`Subscription`]) and what handlers say ([`Outcome`]) or suffer ([`Fault`]);
 //! * decisions, pure: [`Pattern`], [`Filter`] and [`Router`] (where does a message go), [`decide`]
 //!   (what becomes of a delivery);
-//! * ports: [`Broker`] with its [`Source`], [`Handler`] with its [`Plugins`], [`Clock`].
+//! * ports: [`Broker`] with its [`Source`], [`Handler`] with its [`Plugins`], [`Clock`], [`Outside`].
 
 mod alert;
 mod broker;
@@ -17,9 +17,11 @@ mod definition;
 mod endpoint;
 mod feed;
 mod filter;
+mod grants;
 mod handler;
 mod message;
 mod name;
+mod outside;
 mod pattern;
 mod refusal;
 mod rollout;
@@ -39,14 +41,19 @@ pub use definition::{Contact, Owner, Queue, Retention, Route, Topic, defaults};
 pub use endpoint::{Address, BrokerDefinition};
 pub use feed::{Feed, Gap, Listener, Seat, Standing};
 pub use filter::{Filter, FilterInput};
+pub use grants::{Grants, HostRule, HttpGrant, HttpTarget};
 pub use handler::{
     Admission, Call, Effects, Fault, Handled, Handler, LogLevel, LogLine, Outcome, Outgoing, PluginError,
     Plugins, StateEntry, StateReader, StateUnavailable, Verdict,
 };
 pub use message::{Message, MessageId, NewMessage, limits as message_limits};
 pub use name::{Digest, Name};
+pub use outside::{
+    HttpError, HttpFailure, HttpRequest, HttpResponse, HttpTerms, Nowhere, Outside, Unreachable,
+    WithoutNetwork,
+};
 pub use pattern::Pattern;
 pub use refusal::{Code, Refusal};
 pub use rollout::{Guard, Judgement, Mode, Rollout, Rules, Score};
 pub use router::{Router, Routing};
-pub use subscription::{Forward, Grants, HandledBy, Limits, Order, Rate, Reuse, Subscription, Terms};
+pub use subscription::{Forward, HandledBy, Limits, Order, Rate, Reuse, Subscription, Terms};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Code, Digest, Guard, Name, Refusal, RetryPolicy, Rollout,
+    Code, Digest, Grants, Guard, Name, Refusal, RetryPolicy, Rollout,
     definition::{Mistakes, defaults},
 };
 
@@ -85,18 +85,6 @@ impl Default for Limits {
             state_bytes: 1 << 20,
         }
     }
-}
-
-/// What a handler may do beyond computing: by default log, read its configuration, keep state and
-/// publish to any topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Grants {
-    /// The only topics that it may publish to; none means any topic.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(value_type = Option<Vec<String>>))]
-    pub publish: Option<Vec<Name>>,
 }
 
 /// How fast deliveries are handled at most.
@@ -336,6 +324,7 @@ impl Subscription {
             retry.max_delay_ms,
             retry.initial_delay_ms.min(RetryPolicy::MAX_DELAY_MS)..=RetryPolicy::MAX_DELAY_MS,
         );
+        self.grants.check(&mut mistakes);
         let config: usize = self.config.iter().map(|(name, value)| name.len() + value.len()).sum();
         mistakes.range("config (bytes)", config as u64, 0..=Self::CONFIG_BYTES as u64);
         if let Some(rate) = &self.rate {
@@ -381,6 +370,10 @@ mod tests {
             ("limits/publish_bytes", 0, 16_777_216),
             ("limits/state_writes", 0, 200),
             ("limits/state_bytes", 0, 4_194_304),
+            ("grants.http/time_ms", 10, 600_000),
+            ("grants.http/requests", 1, 100),
+            ("grants.http/request_bytes", 0, 16_777_216),
+            ("grants.http/response_bytes", 0, 16_777_216),
             ("retry/max_attempts", 1, 100),
             ("retry/max_delay_ms", 200, 86_400_000),
             ("guard/faults", 1, 1_000),
@@ -392,6 +385,9 @@ mod tests {
                 let mut json = serde_json::json!({"max_in_flight": 10_000});
                 match group {
                     "" => json = serde_json::json!({field: value}),
+                    "grants.http" => {
+                        json["grants"] = serde_json::json!({"http": {"hosts": ["h.example"], field: value}});
+                    }
                     group => json[group] = serde_json::json!({field: value}),
                 }
                 if field == "workers" {
@@ -455,6 +451,19 @@ mod tests {
         assert!(mistakes.contains("workers") && mistakes.contains("limits.time_ms"), "{mistakes}");
         assert!(subscription(serde_json::json!({"wokers": 1})).unwrap_err().contains("wokers"));
         assert!(subscription(serde_json::json!({"queue": "no/slash"})).unwrap_err().contains("no/slash"));
+    }
+
+    #[test]
+    fn hosts_are_named_one_by_one_and_not_too_many() {
+        let with =
+            |hosts: Vec<String>| subscription(serde_json::json!({"grants": {"http": {"hosts": hosts}}}));
+        let many = |n: usize| (0..n).map(|n| format!("h{n}.example")).collect();
+        assert_eq!((with(many(1)), with(many(64))), (Ok(()), Ok(())));
+        assert!(with(many(0)).unwrap_err().contains("grants.http.hosts (how many)"));
+        assert!(with(many(65)).unwrap_err().contains("grants.http.hosts (how many)"));
+        let wrong = with(vec!["https://a.example".into(), "b.example".into(), "*".into()]).unwrap_err();
+        assert!(wrong.contains("https://a.example") && wrong.contains("\"*\""), "{wrong}");
+        assert!(!wrong.contains("b.example"), "{wrong}");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
 use brolly_core::{
-    Clock, Consume, Digest, Forward, HandledBy, Handler, Judgement, Name, Plugins, Source, Subscription,
+    Clock, Consume, Digest, Forward, HandledBy, Handler, Judgement, Name, Outside, Plugins, Source,
+    Subscription,
 };
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
@@ -52,6 +53,7 @@ pub(crate) struct Parts {
     pub brokers: Arc<Fleet>,
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
+    pub outside: Arc<dyn Outside>,
     pub recorders: Recorders,
     /// Subscriptions and queues that have numbers of their own.
     pub subscriptions: Names,
@@ -273,7 +275,8 @@ impl Controller {
         let snapshot = self.parts.catalog.snapshot();
         let others = snapshot.subscriptions.values().filter_map(|entry| entry.value.rate.as_ref());
         let pace = definition.rate.as_ref().map(|rate| self.parts.rates.of(rate, others));
-        Ok(Plan { name, definition, handler, tenure, rollout, pace, max_age })
+        let outside = self.parts.outside.clone();
+        Ok(Plan { name, definition, handler, outside, tenure, rollout, pace, max_age })
     }
 
     /// The candidate beside the handler, if one is wanted; what compares the two is added to `comparing`.
@@ -294,7 +297,7 @@ impl Controller {
         let loaded = self.plugin(&Arc::new(candidate), wanted.version).await?;
         let running = Hand { handler, version: definition.version };
         let hands = [running, Hand { handler: loaded, version }];
-        let of = (self.name.clone(), parts.ledger.clone(), parts.clock.clone());
+        let of = (self.name.clone(), parts.clone());
         let (rollout, comparer) = Rollout::new(wanted.clone(), hands, report, of);
         comparing.spawn_blocking(move || comparer.run());
         Ok(Some(rollout))

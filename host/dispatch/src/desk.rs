@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use brolly_catalog::{Action, Plugin};
 use brolly_core::{
     Call, Code, Digest, Handled, HandledBy, Message, MessageId, Name, NewMessage, Refusal, Reuse,
-    Subscription, Timestamp,
+    Subscription, Timestamp, WithoutNetwork,
 };
 use brolly_ledger::{DeadLetter, DeliveryHistory};
 use bytes::Bytes;
@@ -229,6 +229,7 @@ impl Handle {
             last_attempt: definition.retry.max_attempts == 1,
             idempotency_key: &brolly_ledger::idempotency_key(name, &message),
             state: &parts.ledger.state(name),
+            outside: &WithoutNetwork(&*parts.outside),
         });
         Ok(Trial { version, message, handled })
     }

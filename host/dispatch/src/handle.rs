@@ -11,7 +11,7 @@ use brolly_capture::Recorders;
 use brolly_catalog::{Catalog, Definition, Entry, Grant, Plugin, Precondition, Put, Rights};
 use brolly_core::{
     Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest,
-    HandledBy, Health, Name, NewMessage, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
+    HandledBy, Health, Name, NewMessage, Outside, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
@@ -58,6 +58,8 @@ pub struct Rooms {
     pub embedded: Arc<dyn Broker>,
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
+    /// What handlers may be granted to reach.
+    pub outside: Arc<dyn Outside>,
 }
 
 /// The running host.
@@ -69,7 +71,7 @@ impl Dispatch {
     /// Puts the host together; nothing runs yet.
     #[must_use]
     pub fn new(rooms: Rooms, config: Config) -> Self {
-        let Rooms { alerts, catalog, ledger, kinds, embedded, plugins, clock } = rooms;
+        let Rooms { alerts, catalog, ledger, kinds, embedded, plugins, clock, outside } = rooms;
         let brokers = Arc::new(Fleet::new(kinds, embedded, clock.clone()));
         let parts = Arc::new(Parts {
             alerts,
@@ -78,6 +80,7 @@ impl Dispatch {
             brokers,
             plugins,
             clock,
+            outside,
             recorders: Recorders::default(),
             subscriptions: Names::up_to(NAMES),
             queues: Names::up_to(NAMES),

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use brolly_core::{Accepted, Call, Decision, Handler, Message, Name, Subscription, Timestamp};
+use brolly_core::{Accepted, Call, Decision, Handler, Message, Name, Outside, Subscription, Timestamp};
 use brolly_ledger::{Begun, StateView};
 
 use crate::{
@@ -17,6 +17,7 @@ pub(crate) struct Plan {
     pub name: Name,
     pub definition: Arc<Subscription>,
     pub handler: Arc<dyn Handler>,
+    pub outside: Arc<dyn Outside>,
     /// What the handler's version has done.
     pub tenure: Arc<Tenure>,
     /// A candidate that shares its deliveries.
@@ -37,6 +38,7 @@ impl Plan {
             last_attempt: begun.attempt >= self.definition.retry.max_attempts,
             idempotency_key: &begun.idempotency_key,
             state,
+            outside: &*self.outside,
         };
         match &self.rollout {
             None => {

@@ -10,19 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use brolly_capture::{Capture, RecordedState, record};
+use brolly_capture::{Capture, Recorded, record};
 use brolly_core::{
-    Call, Clock, Digest, Handled, Handler, Judgement, Mode, Name, Rollout as Definition, StateEntry,
-    StateReader, StateUnavailable, Verdict,
+    Call, Digest, Handled, Handler, HttpError, HttpRequest, HttpResponse, HttpTerms, Judgement, Mode, Name,
+    Outside, Rollout as Definition, StateEntry, StateReader, StateUnavailable, Unreachable, Verdict,
 };
-use brolly_ledger::{Ledger, StateView};
+use brolly_ledger::StateView;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, mpsc};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::report::{Report, Role};
+use crate::{
+    controller::Parts,
+    report::{Report, Role},
+};
 
 /// Deliveries that wait to be compared.
 const WAITING: usize = 256;
@@ -94,11 +97,10 @@ impl Rollout {
         definition: Definition,
         [running, candidate]: [Hand; 2],
         report: Arc<Mutex<Report>>,
-        of: (Name, Arc<Ledger>, Arc<dyn Clock>),
+        (name, parts): (Name, Arc<Parts>),
     ) -> (Arc<Self>, Comparer) {
         let (samples, waiting) = mpsc::channel(WAITING);
         let judged = Arc::new(Notify::new());
-        let (name, ledger, clock) = of;
         let comparer = Comparer {
             rules: definition.rules.clone(),
             running: running.clone(),
@@ -107,8 +109,7 @@ impl Rollout {
             report: report.clone(),
             judged: judged.clone(),
             name,
-            ledger,
-            clock,
+            parts,
         };
         (Arc::new(Self { definition, running, candidate, samples, report, judged }), comparer)
     }
@@ -166,19 +167,20 @@ pub(crate) struct Comparer {
     report: Arc<Mutex<Report>>,
     judged: Arc<Notify>,
     name: Name,
-    ledger: Arc<Ledger>,
-    clock: Arc<dyn Clock>,
+    parts: Arc<Parts>,
 }
 
-/// The state that the first attempt read, and what it did not read as it is now.
-struct Elsewhere<'a> {
-    recorded: &'a RecordedState,
-    now: &'a StateView,
+/// What the first attempt was given; of what it did not ask for, the state and the clocks of now. No request is
+/// sent: what was not asked then has no answer.
+struct Given<'a> {
+    recorded: &'a Recorded,
+    state: &'a StateView,
+    outside: &'a dyn Outside,
 }
 
-impl StateReader for Elsewhere<'_> {
+impl StateReader for Given<'_> {
     fn get(&self, key: &str) -> Result<Option<Bytes>, StateUnavailable> {
-        self.recorded.get(key).or_else(|_| self.now.get(key))
+        self.recorded.get(key).or_else(|_| self.state.get(key))
     }
 
     fn list(
@@ -187,7 +189,29 @@ impl StateReader for Elsewhere<'_> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StateEntry>, StateUnavailable> {
-        self.recorded.list(prefix, after, limit).or_else(|_| self.now.list(prefix, after, limit))
+        self.recorded.list(prefix, after, limit).or_else(|_| self.state.list(prefix, after, limit))
+    }
+}
+
+impl Outside for Given<'_> {
+    fn wall_ms(&self) -> Result<u64, Unreachable> {
+        self.recorded.wall_ms().or_else(|_| self.outside.wall_ms())
+    }
+
+    fn monotonic_ms(&self) -> Result<u64, Unreachable> {
+        self.recorded.monotonic_ms().or_else(|_| self.outside.monotonic_ms())
+    }
+
+    fn wait(&self, wanted: Duration, at_most: Duration) -> Result<bool, Unreachable> {
+        self.recorded.wait(wanted, at_most)
+    }
+
+    fn random(&self, count: usize) -> Result<Vec<u8>, Unreachable> {
+        self.recorded.random(count).or_else(|_| self.outside.random(count))
+    }
+
+    fn http(&self, request: &HttpRequest, terms: HttpTerms) -> Result<HttpResponse, HttpError> {
+        self.recorded.http(request, terms)
     }
 }
 
@@ -214,9 +238,10 @@ impl Comparer {
             Role::Running => &self.candidate,
             Role::Candidate => &self.running,
         };
-        let recorded = RecordedState::new(&capture, false);
-        let state = Elsewhere { recorded: &recorded, now: &self.ledger.state(&self.name) };
-        let repeated = Ran::new(|| capture.again(&*other.handler, &state));
+        let recorded = Recorded::new(&capture, false);
+        let state = self.parts.ledger.state(&self.name);
+        let given = Given { recorded: &recorded, state: &state, outside: &*self.parts.outside };
+        let repeated = Ran::new(|| capture.again(&*other.handler, &given, &given));
         if matches!(repeated.handled.verdict, Verdict::Unavailable(_)) {
             self.report.lock().skipped += 1;
             return;
@@ -226,7 +251,7 @@ impl Comparer {
             Role::Candidate => (&repeated, &ran),
         };
         let mut report = self.report.lock();
-        report.compare(&capture, running, candidate, self.clock.now());
+        report.compare(&capture, running, candidate, self.parts.clock.now());
         if report.judgement == Judgement::Wait {
             report.judgement = self.rules.judge(&report.score());
             if report.judgement != Judgement::Wait {
@@ -237,7 +262,7 @@ impl Comparer {
 
     fn write(&self) {
         let report = self.report.lock().fitting();
-        if let Err(error) = self.ledger.put_rollout(&self.name, &report) {
+        if let Err(error) = self.parts.ledger.put_rollout(&self.name, &report) {
             tracing::error!(subscription = %self.name, %error, "what is known of a rollout could not be written down");
         }
     }

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use brolly_core::{Consume, Name, Source, Subscription};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 
 use crate::{
     Error, Handle,
@@ -21,7 +24,7 @@ pub struct Stepped {
     worker: Arc<Worker>,
     source: Arc<dyn Source>,
     /// What compares versions, if there is a rollout.
-    comparing: JoinSet<()>,
+    comparing: Mutex<JoinSet<()>>,
 }
 
 impl Handle {
@@ -43,7 +46,7 @@ impl Handle {
         let consume = Consume { order: definition.order, max_in_flight: definition.max_in_flight };
         let source = broker.consume(&definition.queue, consume).await?;
         let worker = Arc::new(controller.worker(definition, broker.system(), source.clone(), plan));
-        Ok(Stepped { controller, worker, source, comparing })
+        Ok(Stepped { controller, worker, source, comparing: Mutex::new(comparing) })
     }
 
     fn wanted(&self, name: &Name) -> Result<Wanted, Error> {
@@ -77,8 +80,9 @@ impl Stepped {
     ///
     /// # Errors
     /// As [`Handle::stepped`].
-    pub async fn follow(&mut self, handle: &Handle) -> Result<(), Error> {
-        let plan = self.controller.plan(&handle.wanted(&self.controller.name)?, &mut self.comparing).await?;
+    pub async fn follow(&self, handle: &Handle) -> Result<(), Error> {
+        let mut comparing = self.comparing.lock().await;
+        let plan = self.controller.plan(&handle.wanted(&self.controller.name)?, &mut comparing).await?;
         self.worker.plan.store(Arc::new(plan));
         Ok(())
     }

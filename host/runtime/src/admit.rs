@@ -7,6 +7,9 @@ use std::{
 };
 
 use brolly_core::{Code, Refusal};
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
 use wasmparser::{Parser, Payload};
 use wasmtime::{
     Engine,
@@ -18,6 +21,7 @@ use crate::{
     attempt::Guest,
     bindings::HandlerPre,
     fault::{MAX_REASON_BYTES, cut},
+    wasi,
 };
 
 /// The largest upload in bytes: 64 MiB.
@@ -93,12 +97,17 @@ fn encode(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
              wasm-tools component new)",
         ));
     }
-    let encoded =
-        ComponentEncoder::default().module(wasm).and_then(|encoder| encoder.validate(true).encode());
+    // A module for WASI's first version is brought to the second, as its own tools would.
+    let adapted = |encoder: ComponentEncoder| {
+        encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
+    };
+    let encoder = ComponentEncoder::default().module(wasm).and_then(adapted);
+    let encoded = encoder.and_then(|encoder| encoder.validate(true).encode());
     encoded.map_err(|error| {
         refuse(format!(
             "no component can be made of this core module: {error:#}; build it with the Brolly SDK for \
-             the target wasm32-unknown-unknown, which leaves no imports but those of the world {WORLD}"
+             the target wasm32-unknown-unknown, which leaves no imports but those of the world {WORLD} and \
+             of WASI"
         ))
     })
 }
@@ -139,6 +148,8 @@ pub(crate) fn link(
     component: &Component,
 ) -> Result<(HandlerPre<Guest>, Vec<String>), Refusal> {
     let imports = imports(linker.engine(), component)?;
+    let linker = wasi::completed(linker, component)
+        .map_err(|error| refuse(format!("an import of WASI cannot be offered: {error:#}")))?;
     let exported = component.component_type().get_export(linker.engine(), "handle").map(|export| export.ty);
     match exported {
         Some(ComponentItem::ComponentFunc(_)) => {}
@@ -178,7 +189,7 @@ fn imports(engine: &Engine, component: &Component) -> Result<Vec<String>, Refusa
             }
             return Err(unknown_import(name));
         };
-        if !name.starts_with(PACKAGE) {
+        if !name.starts_with(PACKAGE) && !wasi::is_offered(name) {
             return Err(unknown_import(name));
         }
         let callable = |item| matches!(item, ComponentItem::ComponentFunc(_));
@@ -192,8 +203,9 @@ fn imports(engine: &Engine, component: &Component) -> Result<Vec<String>, Refusa
 
 fn unknown_import(name: &str) -> Refusal {
     refuse(format!(
-        "it imports {name:?}, which this host does not offer; a plugin may import {INTERFACES} and \
-         nothing else. Build it for wasm32-unknown-unknown with the Brolly SDK, or without WASI"
+        "it imports {name:?}, which this host does not offer; a plugin may import {INTERFACES}, and of WASI \
+         0.2 what a program for a command line or a client of HTTP does (wasi:cli, wasi:io, wasi:clocks, \
+         wasi:random, wasi:filesystem, wasi:sockets, wasi:http). Build it with the Brolly SDK"
     ))
 }
 

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use brolly_core::{Effects, Fault, Limits, LogLevel, LogLine, Name, Outgoing, Subscription};
+use brolly_core::{
+    Effects, Fault, Grants, HostRule, Limits, LogLevel, LogLine, Name, Outgoing, Subscription,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
     lent::Lent,
     meter::Meter,
     overlay::Overlay,
+    wasi::Handles,
 };
 
 /// Log lines kept of one attempt, whatever their length: an empty line takes memory too.
@@ -28,17 +31,25 @@ pub(crate) struct Terms {
     cpu_ms: Option<u64>,
     /// The topics that it may publish to; none means any.
     pub(crate) publish: Option<BTreeSet<Name>>,
+    pub(crate) grants: Grants,
+    /// The hosts that it may send requests to.
+    pub(crate) hosts: Vec<HostRule>,
     pub(crate) config: BTreeMap<String, String>,
 }
 
 impl Terms {
     pub(crate) fn new(name: &Name, subscription: &Subscription) -> Self {
         let limits = subscription.limits.clone();
+        let grants = subscription.grants.clone();
+        // A rule that is none was refused when the subscription was saved.
+        let rule = |host: &String| HostRule::parse(host).ok();
         Self {
             subscription: name.clone(),
             cpu_ms: limits.cpu_ms.filter(|&cpu_ms| cpu_ms < limits.time_ms),
             limits,
-            publish: subscription.grants.publish.as_ref().map(|topics| topics.iter().cloned().collect()),
+            publish: grants.publish.as_ref().map(|topics| topics.iter().cloned().collect()),
+            hosts: grants.http.iter().flat_map(|http| http.hosts.iter().filter_map(rule)).collect(),
+            grants,
             config: subscription.config.clone(),
         }
     }
@@ -50,12 +61,14 @@ pub(crate) struct Guest {
     pub(crate) meter: Meter,
     pub(crate) lent: Lent,
     pub(crate) attempt: Attempt,
+    /// What it holds of the standard interfaces; made with the first handle.
+    pub(crate) handles: Option<Box<Handles>>,
 }
 
 impl Guest {
     pub(crate) fn new(terms: Arc<Terms>, started: Instant) -> Self {
         let meter = Meter::new(&terms.limits);
-        Self { terms, meter, lent: Lent::default(), attempt: Attempt::new(started) }
+        Self { terms, meter, lent: Lent::default(), attempt: Attempt::new(started), handles: None }
     }
 
     /// Begins another attempt with the same instance.
@@ -64,7 +77,23 @@ impl Guest {
         self.attempt = Attempt::new(started);
     }
 
-    /// Looks at the clocks, once per tick.
+    /// Whether the guest has let go of everything that the attempt brought it: `before` is how many
+    /// handles it had then. What answers to requests take is bounded by the attempt, so none of them may
+    /// outlive it in an instance that is used again.
+    pub(crate) fn has_let_go(&self, before: usize) -> bool {
+        self.attempt.http.requests == 0 || self.open_handles() <= before
+    }
+
+    pub(crate) fn open_handles(&self) -> usize {
+        self.handles.as_ref().map_or(0, |handles| handles.open())
+    }
+
+    /// The wall time that is left of the attempt's limit.
+    pub(crate) fn time_left(&self) -> Duration {
+        Duration::from_millis(self.terms.limits.time_ms).saturating_sub(self.attempt.started.elapsed())
+    }
+
+    /// Looks at the clocks, once per tick, and after whatever kept the attempt waiting.
     pub(crate) fn check_time(&mut self) -> Result<(), Stop> {
         let limit_ms = self.terms.limits.time_ms;
         if self.attempt.started.elapsed() >= Duration::from_millis(limit_ms) {
@@ -98,9 +127,22 @@ pub(crate) struct Attempt {
     pub(crate) published_bytes: u64,
     /// Messages published without an id so far.
     pub(crate) derived_ids: u32,
+    pub(crate) http: HttpUse,
+    /// Whether something was made up for it, because it has no delivery yet.
+    pub(crate) told_nothing_real: bool,
     logs: Vec<LogLine>,
     log_bytes: u64,
     logs_dropped: u64,
+    /// Beginnings of lines on the standard output and error.
+    unfinished: [Vec<u8>; 2],
+}
+
+/// What an attempt has used of its grant to send requests.
+#[derive(Default)]
+pub(crate) struct HttpUse {
+    pub(crate) requests: u32,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
 }
 
 impl Attempt {
@@ -112,9 +154,12 @@ impl Attempt {
             publish: Vec::new(),
             published_bytes: 0,
             derived_ids: 0,
+            http: HttpUse::default(),
+            told_nothing_real: false,
             logs: Vec::new(),
             log_bytes: 0,
             logs_dropped: 0,
+            unfinished: [Vec::new(), Vec::new()],
         }
     }
 
@@ -136,6 +181,36 @@ impl Attempt {
         }
         self.log_bytes += text.len() as u64;
         self.logs.push(LogLine { level, text });
+    }
+
+    /// Logs what a guest writes to its standard output (`Info`) or error, line by line. Bytes that are
+    /// no UTF-8 are shown as such.
+    pub(crate) fn write_std(&mut self, level: LogLevel, bytes: &[u8], limit: u64) {
+        let at = usize::from(level != LogLevel::Info);
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let Some(line) = self.unfinished.get_mut(at) else { return };
+            // A line is cut where the log would cut it.
+            let room =
+                usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1).saturating_sub(line.len());
+            let (text, is_whole) = match part.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (part, false),
+            };
+            line.extend_from_slice(text.get(..room).unwrap_or(text));
+            if is_whole {
+                let line = std::mem::take(line);
+                self.log(level, String::from_utf8_lossy(&line).into_owned(), limit);
+            }
+        }
+    }
+
+    /// Logs the lines that were begun and not ended.
+    pub(crate) fn end_lines(&mut self, limit: u64) {
+        for (at, level) in [(0, LogLevel::Info), (1, LogLevel::Warn)] {
+            if self.unfinished.get(at).is_some_and(|line| !line.is_empty()) {
+                self.write_std(level, b"\n", limit);
+            }
+        }
     }
 
     /// Takes the log: the lines kept, and how many were cut or dropped.
@@ -176,6 +251,28 @@ mod tests {
         check(10, &["1234567890", ""], &["1234567890", ""], 0);
         check(1, &["é", "1"], &[], 2);
         check(0, &["a"], &[], 1);
+    }
+
+    #[test]
+    fn what_is_written_to_standard_streams_is_logged_line_by_line() {
+        let mut attempt = Attempt::new(Instant::now());
+        let limit = 20;
+        attempt.write_std(LogLevel::Info, b"one\nt", limit);
+        attempt.write_std(LogLevel::Warn, b"err\xff", limit);
+        attempt.write_std(LogLevel::Info, b"wo\n\nrest", limit);
+        attempt.end_lines(limit);
+        let (logs, dropped) = attempt.take_logs();
+        let lines: Vec<_> = logs.iter().map(|line| (line.level, line.text.as_str())).collect();
+        let (info, warn) = (LogLevel::Info, LogLevel::Warn);
+        assert_eq!(lines, [(info, "one"), (info, "two"), (info, ""), (info, "rest"), (warn, "err\u{fffd}")]);
+        assert_eq!(dropped, 0);
+        // A line without an end takes no more memory than the log may.
+        attempt.write_std(LogLevel::Info, &[b'a'; 1_000], limit);
+        attempt.write_std(LogLevel::Info, &[b'a'; 1_000], limit);
+        assert_eq!(attempt.unfinished[0].len(), 21);
+        attempt.end_lines(limit);
+        let (logs, dropped) = attempt.take_logs();
+        assert_eq!((logs.len(), dropped), (1, 1));
     }
 
     #[test]

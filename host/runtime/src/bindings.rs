@@ -18,3 +18,26 @@ wasmtime::component::bindgen!({
     // A host function can stop the guest: that is how limits and grants are enforced.
     imports: { default: trappable },
 });
+
+/// The same for the standard interfaces that a guest may import. Their handles are types of ours.
+pub(crate) mod standard {
+    wasmtime::component::bindgen!({
+        path: "../../plugin-sdk/wit",
+        world: "standard",
+        imports: { default: trappable },
+        with: {
+            "wasi:io/error.error": crate::wasi::io::IoError,
+            "wasi:io/poll.pollable": crate::wasi::io::Pollable,
+            "wasi:io/streams.input-stream": crate::wasi::io::InputStream,
+            "wasi:io/streams.output-stream": crate::wasi::io::OutputStream,
+            "wasi:http/types.fields": crate::wasi::http::Fields,
+            "wasi:http/types.outgoing-request": crate::wasi::http::Request,
+            "wasi:http/types.outgoing-body": crate::wasi::http::RequestBody,
+            "wasi:http/types.request-options": crate::wasi::http::Options,
+            "wasi:http/types.future-incoming-response": crate::wasi::http::FutureAnswer,
+            "wasi:http/types.incoming-response": crate::wasi::http::Answer,
+            "wasi:http/types.incoming-body": crate::wasi::http::AnswerBody,
+            "wasi:http/types.future-trailers": crate::wasi::http::FutureTrailers,
+        },
+    });
+}

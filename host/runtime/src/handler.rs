@@ -22,7 +22,7 @@ use crate::{
     },
     fault::{self, MAX_REASON_BYTES, Phase, cut},
     imports::HOST_CALL_BYTES,
-    lent::lend,
+    lent::{During, lend},
     library::Loaded,
     ticker::Ticker,
 };
@@ -91,13 +91,14 @@ impl Handler for WasmHandler {
     fn handle(&self, call: &Call<'_>) -> Handled {
         let started = Instant::now();
         let _active = self.host.ticker.enter();
-        let mut instance = match self.instance(started) {
+        let mut instance = match self.instance(started, Some(call)) {
             Ok(instance) => instance,
             Err(unable) => return *unable,
         };
+        let handles = instance.store.data().open_handles();
         let result = instance.call(call);
-        let sound = result.is_ok();
         let guest = instance.store.data_mut();
+        let sound = result.is_ok() && guest.has_let_go(handles);
         let verdict = match result {
             Ok(Ok(())) => Verdict::Outcome(Outcome::Ack),
             Ok(Err(failure)) => Verdict::Outcome(outcome(failure)),
@@ -130,9 +131,10 @@ impl WasmHandler {
     /// rather than failing with every delivery.
     pub(crate) fn try_out(&self, subscription: &Subscription) -> Result<(), PluginError> {
         let _active = self.host.ticker.enter();
-        let unable = match self.instance(Instant::now()) {
+        let unable = match self.instance(Instant::now(), None) {
             Ok(instance) => {
-                if let Some(shelf) = &self.shelf {
+                let is_usable = !instance.store.data().attempt.told_nothing_real;
+                if let Some(shelf) = self.shelf.as_ref().filter(|_| is_usable) {
                     shelf.put_back(instance);
                 }
                 return Ok(());
@@ -157,31 +159,36 @@ impl WasmHandler {
                 Code::InvalidDefinition,
                 format!("the plugin {plugin} cannot start within these limits: {fault}; raise that setting"),
             ),
-            Fault::Trap(_)
-            | Fault::StackOverflow { .. }
-            | Fault::NotGranted(_)
-            | Fault::BadCall(_)
-            | Fault::BadExport(_) => Refusal::new(
-                Code::InvalidPlugin,
-                format!("the plugin {plugin} cannot be started: {fault}; upload a version that starts"),
+            Fault::NotGranted(_) => Refusal::new(
+                Code::InvalidDefinition,
+                format!(
+                    "the plugin {plugin} cannot start without a grant: {fault}; grant it, or upload a version that does without"
+                ),
             ),
+            Fault::Trap(_) | Fault::StackOverflow { .. } | Fault::BadCall(_) | Fault::BadExport(_) => {
+                Refusal::new(
+                    Code::InvalidPlugin,
+                    format!("the plugin {plugin} cannot be started: {fault}; upload a version that starts"),
+                )
+            }
         };
         Err(refusal.into())
     }
 
-    /// An instance, ready for an attempt that began at `started`.
-    fn instance(&self, started: Instant) -> Result<Instance, Box<Handled>> {
+    /// An instance, ready for an attempt that began at `started`; without a call only to see whether it
+    /// can be made.
+    fn instance(&self, started: Instant, call: Option<&Call<'_>>) -> Result<Instance, Box<Handled>> {
         if let Some(mut instance) = self.shelf.as_ref().and_then(|shelf| shelf.idle.lock().pop()) {
             instance.store.set_epoch_deadline(1);
             instance.store.data_mut().begin(started);
             return Ok(instance);
         }
         let mut store = self.store(started);
-        let mut made = self.loaded.pre.instantiate(&mut store);
+        let mut made = self.instantiate(&mut store, call);
         if made.as_ref().is_err_and(fault::is_exhausted) {
             self.host.clear_shelves();
             store = self.store(started);
-            made = self.loaded.pre.instantiate(&mut store);
+            made = self.instantiate(&mut store, call);
         }
         match made {
             Ok(exports) => Ok(Instance { store, exports, calls: 0 }),
@@ -189,6 +196,17 @@ impl WasmHandler {
                 let verdict = fault::verdict(&error, store.data(), Phase::Start);
                 Err(Box::new(conclude(store.data_mut(), verdict)))
             }
+        }
+    }
+
+    fn instantiate(
+        &self,
+        store: &mut Store<Guest>,
+        call: Option<&Call<'_>>,
+    ) -> wasmtime::Result<bindings::Handler> {
+        match call {
+            Some(call) => lend(store, call, During::Start, |store| self.loaded.pre.instantiate(store)),
+            None => self.loaded.pre.instantiate(store),
         }
     }
 
@@ -233,7 +251,7 @@ impl Instance {
             last_attempt: call.last_attempt,
             idempotency_key: call.idempotency_key,
         };
-        lend(&mut self.store, call, |store| self.exports.call_handle(store, delivery))
+        lend(&mut self.store, call, During::Call, |store| self.exports.call_handle(store, delivery))
     }
 }
 
@@ -265,6 +283,7 @@ fn conclude(guest: &mut Guest, verdict: Verdict) -> Handled {
         | Verdict::Fault(_)
         | Verdict::Unavailable(_) => Effects::default(),
     };
+    guest.attempt.end_lines(guest.terms.limits.log_bytes);
     let (logs, logs_dropped) = guest.attempt.take_logs();
     Handled {
         verdict,

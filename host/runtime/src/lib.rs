@@ -4,12 +4,13 @@
 //! The one crate that knows wasmtime, and it lets nothing of it out. The host builds a [`Runtime`]
 //! and hands it on as the port [`brolly_core::Plugins`]; dispatch calls the handlers that it makes,
 //! from threads that may block. It knows no broker, no ledger and no store: state is read through
-//! [`brolly_core::StateReader`], and what a handler asked for is handed back, never done here.
+//! [`brolly_core::StateReader`], what a handler was granted to reach through [`brolly_core::Outside`], and
+//! what it asked for is handed back, never done here.
 //!
 //! * from bytes to code: `admit` (is it a plugin?), `artefact` (compiled code on disk), `library`
 //!   (compiled code in memory), `engine` (how it is compiled, and the pool);
 //! * one attempt: `handler` (instances, fresh or reused), `attempt` and `imports` (what the guest
-//!   may ask of the host), `overlay` (its own writes over the state), `meter` (memory), `ticker`
+//!   may ask of the host), `wasi` (what it may be granted besides), `overlay` (its own writes over the state), `meter` (memory), `ticker`
 //!   (time), `fault` (what stopped it).
 
 mod admit;
@@ -28,6 +29,7 @@ mod meter;
 mod overlay;
 mod runtime;
 mod ticker;
+mod wasi;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use wasmtime::{
     component::{Component, Linker},
 };
 
-use crate::{Error, admit, artefact::Artefacts, attempt::Guest, bindings::HandlerPre, imports};
+use crate::{Error, admit, artefact::Artefacts, attempt::Guest, bindings::HandlerPre, imports, wasi};
 
 /// Versions kept loaded though no subscription uses them, so that an upload followed by a
 /// subscription loads once.
@@ -44,7 +44,8 @@ pub(crate) struct Library {
 impl Library {
     pub(crate) fn new(engine: &Engine, artefacts: Artefacts) -> Result<Self, Error> {
         let mut linker = Linker::new(engine);
-        imports::add_to(&mut linker).map_err(|error| Error::Engine { detail: format!("{error:#}") })?;
+        let added = imports::add_to(&mut linker).and_then(|()| wasi::add_to(&mut linker));
+        added.map_err(|error| Error::Engine { detail: format!("{error:#}") })?;
         Ok(Self { linker, artefacts, slots: Mutex::default(), recent: Mutex::default() })
     }
 

@@ -16,8 +16,8 @@ use brolly_amqp::Amqp;
 use brolly_catalog::Catalog;
 use brolly_core::{
     Accepted, Broker, BrokerDefinition, BrokerError, Brokers, Commit, Consume, Counts, Delivery, Health,
-    Lease, Message, Moved, Name, NewMessage, Origin, Outgoing, Plugins, Proposal, Publication, Queue,
-    Refusal, Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
+    Lease, Message, Moved, Name, NewMessage, Nowhere, Origin, Outgoing, Plugins, Proposal, Publication,
+    Queue, Refusal, Route, Settlement, Source, Subscription, SystemClock, Thing, Topic,
 };
 use brolly_dispatch::{Dispatch, Handle, Precondition, Rooms, TraceContext};
 use brolly_embedded::Embedded;
@@ -123,7 +123,16 @@ impl Host {
         let plugins: Arc<dyn Plugins> = Arc::new(runtime);
         let alerts = Arc::new(Alerts::open(store.clone(), ledger.host(), clock.clone())?);
         let kinds = Arc::new(kinds);
-        let rooms = Rooms { alerts, catalog, ledger, kinds, embedded: broker, plugins, clock };
+        let rooms = Rooms {
+            alerts,
+            catalog,
+            ledger,
+            kinds,
+            embedded: broker,
+            plugins,
+            clock,
+            outside: Arc::new(Nowhere),
+        };
         let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let (handle, stop) = (dispatch.handle(), CancellationToken::new());
         tokio::spawn(dispatch.run(stop.clone()));

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow, ensure};
 use brolly_core::{
-    Call, Handled, Handler, Message, Name, Outcome, Plugins, Reuse, StateEntry, StateReader,
+    Call, Handled, Handler, Message, Name, Nowhere, Outcome, Plugins, Reuse, StateEntry, StateReader,
     StateUnavailable, Subscription, Timestamp, Verdict,
 };
 use brolly_runtime::{Config, Runtime};
@@ -120,6 +120,7 @@ impl Ours {
             last_attempt: false,
             idempotency_key: "settlement/42",
             state: &self.state,
+            outside: &Nowhere,
         });
         match handled.verdict {
             Verdict::Outcome(Outcome::Ack) => Ok(handled),

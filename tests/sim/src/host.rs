@@ -12,7 +12,7 @@ use std::{
 };
 
 use brolly_catalog::{Catalog, Precondition};
-use brolly_core::{BrokerDefinition, Clock, Name, Queue, Route, Subscription, Topic};
+use brolly_core::{BrokerDefinition, Clock, Name, Nowhere, Queue, Route, Subscription, Topic};
 use brolly_dispatch::{Dispatch, Error, Handle, Rooms, Stepped};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
@@ -96,6 +96,7 @@ impl Host {
             kinds: Arc::new(Way(world.far.clone())),
             embedded: Arc::new(embedded.clone()),
             plugins: Arc::new(Scripts),
+            outside: Arc::new(Nowhere),
             clock,
         };
         let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());

@@ -123,8 +123,10 @@ fn verdict(act: Act) -> Verdict {
     let reason = || "as the script says".to_owned();
     Verdict::Outcome(match act {
         Act::Ack | Act::Child | Act::Nameless => Outcome::Ack,
-        Act::Retry => Outcome::Retry { reason: reason(), delay: None },
-        Act::Later => Outcome::Retry { reason: reason(), delay: Some(Duration::from_millis(700)) },
+        Act::Retry => Outcome::Retry { reason: reason(), delay: None, dependency: None },
+        Act::Later => {
+            Outcome::Retry { reason: reason(), delay: Some(Duration::from_millis(700)), dependency: None }
+        }
         Act::Reject => Outcome::Reject { reason: reason() },
         Act::Fault => return Verdict::Fault(Fault::Trap(reason())),
         Act::Unavailable => return Verdict::Unavailable(reason()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use brolly_capture::{Capture, Happened, RecordedState};
+use brolly_capture::{Capture, Happened, Recorded};
 use brolly_core::Call;
 use serde_json::{Value, json};
 
@@ -20,9 +20,10 @@ use crate::client::{
 
 /// Make a captured attempt again, offline, with another plugin or the same, and compare what comes of it.
 ///
-/// The plugin is given what the attempt was given: message, configuration, limits, and the state that it
-/// read. Ends with 0 if the same comes of it, bit for bit, and with 1 if something differs, which is
-/// shown: - is what happened then, + what happens now.
+/// The plugin is given what the attempt was given: message, configuration, limits, the state that it
+/// read, and what clock, randomness and servers told it; nothing is sent. Ends with 0 if the same comes
+/// of it, bit for bit, and with 1 if something differs, which is shown: - is what happened then, + what
+/// happens now.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The capture, as `brolly capture` wrote it.
@@ -30,8 +31,9 @@ pub struct Args {
     /// The plugin [default: the one that is built of the project in this folder].
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// Take state that the captured attempt did not read for not being there. Without this, a plugin
-    /// that reads it is stopped: nobody knows what was there.
+    /// Take state that the captured attempt did not read for not being there, clocks for standing still,
+    /// and servers for not answering. Without this, a plugin that reads it is stopped: nobody knows what
+    /// was there.
     #[arg(long)]
     assume_absent: bool,
 }
@@ -54,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Project::find(Path::new("."))?.built()?,
     };
     print(&heading(&capture, &built))?;
-    let state = RecordedState::new(&capture, args.assume_absent);
+    let state = Recorded::new(&capture, args.assume_absent);
     let now = again(&capture, &sandbox, &built, &state)?;
     if let Some(what) = state.unknown().filter(|_| args.assume_absent) {
         print(&format!("taken for not being there: {what}\n"))?;
@@ -76,12 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The attempt, made once more.
-fn again(
-    capture: &Capture,
-    sandbox: &Sandbox,
-    built: &Built,
-    state: &RecordedState,
-) -> anyhow::Result<Happened> {
+fn again(capture: &Capture, sandbox: &Sandbox, built: &Built, state: &Recorded) -> anyhow::Result<Happened> {
     let term = |name: &&str| Some(((*name).to_owned(), capture.terms.get(*name)?.clone()));
     let fields: Value =
         ["config", "limits", "grants"].iter().filter_map(term).collect::<serde_json::Map<_, _>>().into();
@@ -94,6 +91,7 @@ fn again(
         last_attempt: capture.last_attempt,
         idempotency_key: &capture.idempotency_key,
         state,
+        outside: state,
     });
     Ok(Happened::from(&handled))
 }

@@ -12,10 +12,12 @@ use brolly_core::{Clock, SystemClock};
 use brolly_dispatch::{Dispatch, Rooms};
 use brolly_embedded::Embedded;
 use brolly_ledger::Ledger;
+use brolly_outside::System;
 use brolly_runtime::Runtime;
 use brolly_store::{Messages, Store};
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     task::{AbortHandle, Id, JoinError, JoinSet},
     time::Instant,
 };
@@ -196,6 +198,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         embedded: Arc::new(embedded),
         plugins: runtime,
         clock,
+        outside: Arc::new(System::new(Handle::current())),
     };
     let dispatch = Dispatch::new(rooms, config.dispatch.clone());
     Ok(Opened { store, catalog, dispatch })

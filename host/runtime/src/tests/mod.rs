@@ -11,8 +11,8 @@ mod overlay;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use brolly_core::{
-    Call, Fault, Handled, Handler, Limits, Message, Name, Outcome, PluginError, Plugins, Refusal, StateEntry,
-    StateReader, StateUnavailable, Subscription, Timestamp, Verdict,
+    Call, Fault, Handled, Handler, Limits, Message, Name, Nowhere, Outcome, PluginError, Plugins, Refusal,
+    StateEntry, StateReader, StateUnavailable, Subscription, Timestamp, Verdict,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -108,6 +108,7 @@ impl Subject {
             last_attempt: false,
             idempotency_key,
             state,
+            outside: &Nowhere,
         })
     }
 }

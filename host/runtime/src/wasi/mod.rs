@@ -1,0 +1,128 @@
+//! The standard interfaces (WASI 0.2) that a guest may import: what its subscription grants of clock,
+//! randomness and HTTP, and what compilers for WASI make every guest import.
+//!
+//! Every call is answered at once, on the attempt's own thread, through the port
+//! [`brolly_core::Outside`]: no task and no second thread belongs to an instance, so an attempt that is
+//! given the same answers does the same again. A guest that imports none of this pays nothing for it.
+//! See docs/adr/0015-grants.md.
+
+mod cli;
+mod clocks;
+mod denied;
+mod fields;
+pub(crate) mod http;
+pub(crate) mod io;
+mod random;
+mod request;
+
+use std::time::Duration;
+
+use brolly_core::{Fault, HttpError, HttpRequest, HttpResponse, HttpTerms, Outside, Unreachable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+
+use crate::{attempt::Guest, bindings::standard::Standard, fault::Stop};
+
+pub(crate) use denied::{completed, is_offered};
+
+/// Handles that one guest may hold at the same time.
+pub(crate) const MAX_HANDLES: usize = 512;
+
+/// Adds the interfaces.
+pub(crate) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    Standard::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)?;
+    denied::add_servers_side(linker)
+}
+
+/// What the guest holds a handle of.
+#[derive(Default)]
+pub(crate) struct Handles {
+    table: ResourceTable,
+    open: usize,
+}
+
+impl Handles {
+    /// How many handles the guest holds.
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
+    fn push<T: Send + 'static>(&mut self, entry: T) -> wasmtime::Result<Resource<T>> {
+        if self.open >= MAX_HANDLES {
+            return Err(Stop::Fault(Fault::Limit {
+                what: format!("{} handles of WASI interfaces at the same time", self.open + 1),
+                limit: MAX_HANDLES as u64,
+                setting: "a fixed limit",
+            })
+            .into());
+        }
+        let handle = self.table.push(entry)?;
+        self.open += 1;
+        Ok(handle)
+    }
+
+    fn get<T: 'static>(&self, handle: &Resource<T>) -> wasmtime::Result<&T> {
+        Ok(self.table.get(handle)?)
+    }
+
+    fn get_mut<T: 'static>(&mut self, handle: &Resource<T>) -> wasmtime::Result<&mut T> {
+        Ok(self.table.get_mut(handle)?)
+    }
+
+    fn delete<T: 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<T> {
+        let entry = self.table.delete(handle)?;
+        self.open = self.open.saturating_sub(1);
+        Ok(entry)
+    }
+}
+
+impl Guest {
+    fn handles(&mut self) -> &mut Handles {
+        self.handles.get_or_insert_default()
+    }
+
+    /// The outside. While an instance is only tried out there is none, and what it is told in its place
+    /// must not be used for a delivery.
+    fn outside(&mut self) -> &dyn Outside {
+        if self.lent.outside().is_none() {
+            self.attempt.told_nothing_real = true;
+        }
+        self.lent.outside().unwrap_or(&Before)
+    }
+
+    /// What a call without its grant comes to.
+    fn not_granted(&self, what: &str, grant: &str) -> Stop {
+        let subscription = &self.terms.subscription;
+        Stop::Fault(Fault::NotGranted(format!("{what} ({grant} of the subscription {subscription})")))
+    }
+}
+
+impl From<Unreachable> for Stop {
+    fn from(error: Unreachable) -> Self {
+        Stop::Unavailable(error.to_string())
+    }
+}
+
+/// What an instance meets that is made only to see whether it can be made.
+struct Before;
+
+impl Outside for Before {
+    fn wall_ms(&self) -> Result<u64, Unreachable> {
+        Ok(0)
+    }
+
+    fn monotonic_ms(&self) -> Result<u64, Unreachable> {
+        Ok(0)
+    }
+
+    fn wait(&self, _: Duration, _: Duration) -> Result<bool, Unreachable> {
+        Ok(true)
+    }
+
+    fn random(&self, count: usize) -> Result<Vec<u8>, Unreachable> {
+        Ok(vec![0; count])
+    }
+
+    fn http(&self, _: &HttpRequest, _: HttpTerms) -> Result<HttpResponse, HttpError> {
+        Err(HttpError::NotGranted("requests while an instance is made, before it has a delivery".to_owned()))
+    }
+}
