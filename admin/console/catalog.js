@@ -5,7 +5,7 @@ import { now } from "./live.js";
 
 // What a subscription is defined by; the rest of what is answered says what it is doing.
 const SUBSCRIPTION = ["queue", "plugin", "version", "forward", "workers", "max_in_flight", "order", "instances", "config",
-  "limits", "retry", "grants", "paused", "description"];
+  "limits", "retry", "grants", "rate", "guard", "rollout", "paused", "description"];
 
 let read = new Map();
 
@@ -40,10 +40,24 @@ export function subscriptionDefinition(shown) {
   return Object.fromEntries(SUBSCRIPTION.filter((field) => field in shown).map((field) => [field, shown[field]]));
 }
 
+// The same on another version. A candidate that takes over so is none any more.
+export function onVersion(definition, version) {
+  if (version === definition.version || version !== definition.rollout?.version) return { ...definition, version };
+  const { rollout, ...rest } = definition;
+  return { ...rest, version };
+}
+
 // Gives a subscription another version, of the definition that stands now.
 export async function swap(name, version) {
   const shown = await get(`/subscriptions/${encodeURIComponent(name)}`);
-  return put("subscriptions", name, { ...subscriptionDefinition(shown), version }, shown.revision);
+  return put("subscriptions", name, onVersion(subscriptionDefinition(shown), version), shown.revision);
+}
+
+// Goes back to what handled a subscription before a change.
+export async function rollBack(name, swap) {
+  const answer = await call("POST", `/subscriptions/${encodeURIComponent(name)}/rollback`, { body: { swap } });
+  forget();
+  return answer;
 }
 
 export async function pause(name, paused) {

@@ -22,7 +22,7 @@ function checks({ name, label, value = [], options, hint, empty }) {
   return { name, node, value: () => boxes.filter(([, , box]) => box.checked).map(([option]) => option) };
 }
 
-function single({ name, label, value = "", kind = "text", hint, options, required, min, max, read, fixed, rows }) {
+function single({ name, label, value = "", kind = "text", hint, options, required, min, max, step, read, fixed, rows }) {
   const id = `field-${(numbered += 1)}`;
   const common = { id, name, required, disabled: fixed, "aria-describedby": hint ? `${id}-hint` : null };
   const input = {
@@ -30,7 +30,7 @@ function single({ name, label, value = "", kind = "text", hint, options, require
       h("option", { value: option, selected: option === value }, text))),
     area: () => h("textarea", { ...common, rows: rows ?? 4, spellcheck: "false", value }),
     check: () => h("input", { ...common, type: "checkbox", checked: value }),
-    number: () => h("input", { ...common, type: "number", min, max, value }),
+    number: () => h("input", { ...common, type: "number", min, max, step, value }),
     text: () => h("input", { ...common, type: "text", autocomplete: "off", spellcheck: "false", value }),
   }[kind]();
   const node = h("div", { class: `field ${kind}` },
@@ -39,18 +39,21 @@ function single({ name, label, value = "", kind = "text", hint, options, require
   return { name, node, input, value: () => (read ? read(raw()) : kind === "number" ? Number(raw()) : raw()) };
 }
 
-// Shows a dialog with a form. `save` gets the values by name and may throw, which is shown.
-export function ask({ title, fields, save, action = t("save"), intro, danger }) {
+// Shows a dialog with a form. `save` gets the values by name and may throw, which is shown. `said` are
+// elements that say what it is about.
+export function ask({ title, fields, save, action = t("save"), intro, said = [], danger }) {
   const error = h("p", { class: "error", role: "alert" });
   const close = () => {
     dialog.close();
     dialog.remove();
-    before?.focus?.();
+    // What was pressed may be gone by what it did.
+    const back = before?.isConnected ? before : document.querySelector("main h1");
+    back?.focus({ preventScroll: back !== before });
   };
   const before = document.activeElement;
   const submit = h("button", { type: "submit", class: danger ? "danger" : "primary" }, action);
   const form = h("form", { method: "dialog", onsubmit: send },
-    h("h2", { id: "dialog-title" }, title), intro && h("p", {}, intro), fields.map((one) => one.node), error,
+    h("h2", { id: "dialog-title" }, title), intro && h("p", {}, intro), said, fields.map((one) => one.node), error,
     h("p", { class: "buttons" }, submit, h("button", { type: "button", onclick: close }, t("cancel"))));
   async function send(event) {
     event.preventDefault();
@@ -70,8 +73,8 @@ export function ask({ title, fields, save, action = t("save"), intro, danger }) 
   return close;
 }
 
-export function confirm({ title, intro, action, run }) {
-  return ask({ title, intro, fields: [], save: run, action, danger: true });
+export function confirm({ title, intro, said, action, run }) {
+  return ask({ title, intro, said, fields: [], save: run, action, danger: true });
 }
 
 // A button for those whose role allows it; none for others.

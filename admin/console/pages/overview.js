@@ -8,6 +8,7 @@ import { STATE_TONES, age, clock, count, rate, span } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
 import { acknowledgeButton, condition, firingAlerts, reading } from "./alerts.js";
+import { returnedLately, unreachable } from "./attention.js";
 
 const OLD_MS = 60_000;
 const ALERTS_MS = 3_000;
@@ -30,6 +31,13 @@ export async function overview({ root, signal }) {
   let firing = [];
   // The alerts that were told last stay while the host cannot be asked; that it cannot is shown anyway.
   live.repeat(async () => { firing = await firingAlerts().catch(() => firing); }, ALERTS_MS, signal);
+  let shipped = [];
+  const returned = returnedLately();
+  const told = new Promise((done) => { live.follow(done, signal); });
+  live.repeat(async () => {
+    await told;
+    shipped = await Promise.all([unreachable(live.now), returned(live.now)]).then((lists) => lists.flat(), () => shipped);
+  }, ALERTS_MS, signal);
   live.follow(async (now) => {
     if (now.revision !== revision) {
       revision = now.revision;
@@ -37,7 +45,7 @@ export async function overview({ root, signal }) {
       queues = new Map(read.map((queue) => [queue.name, queue]));
       if (signal.aborted) return;
     }
-    const found = [...firing.map(alertTrouble), ...troubles(now, queues)];
+    const found = [...firing.map(alertTrouble), ...troubles(now, queues, shipped)];
     const worst = found.some((one) => one.bad) ? "bad" : found.length > 0 ? "warn" : "good";
     verdict.className = `verdict ${worst}`;
     say(headline, now.lost ? t("lost") : t(`verdict.${worst}`, { n: found.length }));
@@ -63,9 +71,9 @@ function draw(now, throughput, backlog) {
 }
 
 // Everything that needs somebody, the worst first.
-function troubles(now, queues) {
-  const found = [];
+function troubles(now, queues, shipped) {
   const ownersOf = (queue) => queues.get(queue)?.owners ?? [];
+  const found = shipped.map((one) => ({ ...one, owners: ownersOf(one.queue) }));
   for (const [name, broker] of now.brokers) {
     const slow = broker.state === "connecting" && Date.now() - broker.since_ms > SLOW_START_MS;
     if (broker.state === "failed" || broker.state === "blocked" || slow) {
