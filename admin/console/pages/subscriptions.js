@@ -126,9 +126,16 @@ function definition(shown) {
     [t("order"), t(`order.${shown.order}`)], [t("instances"), t(`instances.${shown.instances}`)],
     [t("retry"), t("retry_text", { n: shown.retry.max_attempts, first: count(shown.retry.initial_delay_ms), last: count(shown.retry.max_delay_ms) })],
     [t("grants"), shown.grants.publish ? shown.grants.publish.join(", ") || t("no_topic") : t("any_topic")],
+    [t("reach"), reach(shown.grants)],
     [t("config"), Object.keys(shown.config).length > 0 ? h("pre", {}, lines.show(shown.config)) : "–"],
     [t("changed"), moment(shown.changed_at_ms)],
   ]);
+}
+
+// What a handler may reach outside of its delivery.
+function reach(grants) {
+  const http = grants.http && t(grants.http.private ? "reach_http_private" : "reach_http", { hosts: grants.http.hosts.join(", ") });
+  return [grants.clock && t("reach_clock"), grants.random && t("reach_random"), http].filter(Boolean).join("; ") || t("reach_nothing");
 }
 
 function limits(shown) {

@@ -25,6 +25,7 @@ mod queues;
 mod status;
 mod supervisor;
 mod traces;
+mod uploads;
 mod worker;
 
 pub use brolly_alerts::{
@@ -44,7 +45,7 @@ pub use dead_letters::{DeskResult, Selection};
 pub use desk::{Edit, Letter, Trial};
 pub use error::Error;
 pub use feeds::FeedStatus;
-pub use handle::{Config, Dispatch, Handle, Page, Rooms, Uploaded};
+pub use handle::{Config, Dispatch, Handle, Page, Rooms};
 pub use inspection::{Verdict, Waiting};
 pub use latency::Percentiles;
 pub use meters::NAMES;
@@ -52,3 +53,4 @@ pub use progress::{Arrival, Progress};
 pub use queues::QueueCounts;
 pub use status::{State, Status};
 pub use traces::{TraceContext, Tracer};
+pub use uploads::{Denied, Uploaded};
