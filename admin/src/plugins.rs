@@ -6,8 +6,8 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use brolly_core::{Digest, Name, Subscription};
-use brolly_dispatch::{Entry, Plugin, Uploaded};
+use brolly_core::{About, Digest, Name, Subscription};
+use brolly_dispatch::{Denied, Entry, Plugin, Uploaded};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -37,6 +37,8 @@ struct VersionBody {
     imports: Vec<String>,
     /// Milliseconds that compiling took.
     compile_ms: u64,
+    /// What its authors say of it.
+    about: About,
     /// When it came, in milliseconds since 1970.
     uploaded_at_ms: u64,
     /// The subscriptions that run it.
@@ -69,6 +71,26 @@ struct Compared {
     new_imports: Vec<String>,
 }
 
+/// An interface that the upload imports in vain.
+#[derive(Debug, Serialize, ToSchema)]
+struct DeniedBody {
+    /// The interface.
+    interface: String,
+    /// The field of a subscription's `grants` that would allow it; null if nothing does.
+    grant: Option<&'static str>,
+    /// What it would do, and what becomes of an attempt that calls it.
+    meaning: String,
+}
+
+/// What an upload asks for that a subscription's present version does not.
+#[derive(Debug, Serialize, ToSchema)]
+struct Needs {
+    /// The subscription.
+    subscription: String,
+    /// What the upload wants to do, and whether this subscription grants it.
+    words: Vec<String>,
+}
+
 /// The answer to an upload.
 #[derive(Debug, Serialize, ToSchema)]
 struct UploadBody {
@@ -86,8 +108,15 @@ struct UploadBody {
     imports: Vec<String>,
     /// Milliseconds that compiling took; zero when it was compiled before.
     compile_ms: u64,
+    /// What its authors say of it.
+    about: About,
     /// How it compares with what the plugin's subscriptions run.
     compared: Vec<Compared>,
+    /// Interfaces that it imports and that no subscription of the plugin grants: it runs, and an attempt
+    /// that calls one of them ends with a fault that names the grant.
+    denied: Vec<DeniedBody>,
+    /// Subscriptions for which it asks for more than the version that they run.
+    needs: Vec<Needs>,
 }
 
 impl UploadBody {
@@ -97,6 +126,11 @@ impl UploadBody {
             version: version.to_string(),
             new_imports,
         });
+        let denied = uploaded.denied.into_iter();
+        let denied =
+            denied.map(|Denied { interface, grant, meaning }| DeniedBody { interface, grant, meaning });
+        let needs = uploaded.needs.into_iter();
+        let needs = needs.map(|(name, words)| Needs { subscription: name.to_string(), words });
         Self {
             plugin: plugin.to_string(),
             digest: uploaded.admission.digest.to_string(),
@@ -105,7 +139,10 @@ impl UploadBody {
             world: uploaded.admission.world,
             imports: uploaded.admission.imports,
             compile_ms: uploaded.admission.compile_ms,
+            about: uploaded.admission.about,
             compared: compared.collect(),
+            denied: denied.collect(),
+            needs: needs.collect(),
         }
     }
 }
@@ -128,6 +165,7 @@ fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
         world: version.admission.world.clone(),
         imports: version.admission.imports.clone(),
         compile_ms: version.admission.compile_ms,
+        about: version.admission.about.clone(),
         uploaded_at_ms: version.uploaded_at.0,
         used_by: used_by(&version.admission.digest),
     });

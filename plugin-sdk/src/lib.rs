@@ -68,8 +68,9 @@
 //!   takes effect, together and once. After an `Err`, a panic or a broken limit none of it does.
 //! * [`Failure::retry`] has the delivery tried again, as the subscription's retry policy says;
 //!   [`Failure::reject`] makes it a dead letter at once.
-//! * There is no clock, file, socket, environment or randomness. A new instance usually serves each
-//!   delivery, so nothing but [`state`] is kept from one to the next.
+//! * There is no file, socket or environment. [`clock`], [`random`] and [`http`] are there where the
+//!   subscription grants them. A new instance usually serves each delivery, so nothing but [`state`] is
+//!   kept from one to the next.
 //! * A call that breaks a limit or the contract (too large a value, a topic that was not granted)
 //!   ends the attempt on the spot; that is why the calls return no errors. In [`testing`] it panics.
 //! * A panic ends the attempt as a fault. Its message is logged with the level error.
@@ -88,14 +89,19 @@
 //!
 //! This crate knows the contract (`wit/handler.wit`) and no other part of Brolly.
 
+pub mod clock;
 pub mod config;
 mod delivery;
 mod failure;
+pub mod http;
 pub mod log;
 pub mod publish;
+pub mod random;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+#[cfg(target_arch = "wasm32")]
+mod wasi;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
 

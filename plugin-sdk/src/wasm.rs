@@ -64,6 +64,8 @@ fn to_wit(failure: Failure) -> bindings::Failure {
 
 /// The calls to the host, in the SDK's words.
 pub(crate) mod imports {
+    pub(crate) use crate::wasi::{clock_monotonic_ms, clock_now_ms, clock_sleep, http, random};
+
     use super::wit;
     use crate::{log::Level, publish::Message, state::Entry};
 

@@ -28,6 +28,7 @@ pub mod rabbit;
 pub mod receiver;
 pub mod redis;
 pub mod server;
+pub mod web;
 
 use std::{io::Write, path::PathBuf, time::Duration};
 

@@ -9,6 +9,7 @@ mod console;
 mod crash;
 mod desk;
 mod embedded;
+mod grants;
 mod guide;
 mod handlers;
 mod hostile;

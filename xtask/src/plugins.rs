@@ -10,11 +10,12 @@ use crate::{
 };
 
 /// The guests: package, folder below `target`, name of the file there without `.wasm`.
-const GUESTS: [(&str, &str, &str); 4] = [
+const GUESTS: [(&str, &str, &str); 5] = [
     ("brolly-activity", "plugins", "activity"),
     ("brolly-notification", "plugins", "notification"),
     ("brolly-settlement", "plugins", "settlement"),
     ("brolly-hostile", "test-plugins", "hostile"),
+    ("brolly-wasi-guest", "test-plugins", "wasi"),
 ];
 
 /// Builds all guests.

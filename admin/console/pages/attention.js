@@ -69,7 +69,7 @@ export function returnedLately() {
     }
     const latest = await each([...names.keys()].slice(-MOST), (name) => `${base(name)}/swaps?limit=1`);
     return latest.filter(([, { items: [swap] }]) => swap?.cause === "returned" && swap.at_ms >= oldest).map(([name, { items: [swap] }]) => ({
-      key: `returned ${name}`, bad: false, queue: now.subscriptions.get(name)?.queue, since: swap.at_ms, go: go(name),
+      key: `returned ${name}`, bad: false, queue: now.subscriptions.get(name)?.queue, ago: swap.at_ms, go: go(name),
       what: t("trouble.returned", { name, version: short(swap.from) }), why: swap.why,
     }));
   };

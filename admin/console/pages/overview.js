@@ -4,7 +4,7 @@ import { definitions, pause } from "../catalog.js";
 import { chart, perSecond } from "../chart.js";
 import { h, keyed, link, liveTable, place, say } from "../dom.js";
 import { button } from "../form.js";
-import { STATE_TONES, age, clock, count, rate, span } from "../format.js";
+import { STATE_TONES, age, clock, count, rate } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
 import { acknowledgeButton, condition, firingAlerts, reading } from "./alerts.js";
@@ -89,7 +89,7 @@ function troubles(now, queues, shipped) {
   for (const [name, queue] of now.queues) {
     found.push(...queueTroubles(name, queue, taken.get(name)).map((one) => ({ ...one, owners: ownersOf(name) })));
   }
-  return found.sort((a, b) => Number(b.bad) - Number(a.bad) || (a.since ?? Infinity) - (b.since ?? Infinity));
+  return found.sort((a, b) => Number(b.bad) - Number(a.bad) || (a.since ?? a.ago ?? Infinity) - (b.since ?? b.ago ?? Infinity));
 }
 
 function subscriptionTrouble(name, one, queue) {
@@ -148,7 +148,7 @@ function card(trouble) {
     update(one) {
       node.className = one.bad ? "bad" : "warn";
       say(what, one.what);
-      say(since, one.since ? t("since", { age: span(Math.max(0, Date.now() - one.since)) }) : "");
+      say(since, one.since ? t("since", { age: age(one.since) }) : one.ago ? t("ago", { age: age(one.ago) }) : "");
       say(why, one.why ?? "");
       if (known === JSON.stringify(one.owners)) return;
       known = JSON.stringify(one.owners);

@@ -87,12 +87,18 @@ function result(uploaded, again) {
     one.version === uploaded.digest ? t("runs_it_already") : one.new_imports.length === 0 ? t("no_new_imports") : t("new_imports"),
     one.new_imports.length > 0 && h("ul", { class: "warn mono" }, one.new_imports.map((name) => h("li", {}, name))),
     one.version !== uploaded.digest && h("p", {}, swapButton(one.subscription, uploaded.digest, t("swap"), again))));
+  const needs = (uploaded.needs ?? []).map((one) => h("li", {}, h("b", {}, one.subscription), h("ul", {}, one.words.map((word) => h("li", {}, word)))));
+  const denied = (uploaded.denied ?? []).map((one) => h("li", {}, h("code", {}, one.interface), ` ${one.meaning}`));
   return h("div", { class: "panel" }, versionFacts(uploaded),
+    needs.length > 0 && h("h3", {}, t("needs")), needs.length > 0 && h("ul", { class: "plain" }, needs),
+    denied.length > 0 && h("h3", {}, t("denied")), denied.length > 0 && h("p", {}, t("denied_hint")), denied.length > 0 && h("ul", { class: "warn" }, denied),
     changes.length > 0 && h("h3", {}, t("compared")), changes.length > 0 && h("ul", { class: "plain" }, changes));
 }
 
 function versionFacts(version) {
+  const about = version.about ?? {};
   return facts([
+    ...["name", "version", "description", "authors"].filter((field) => about[field]).map((field) => [t(`about.${field}`), about[field]]),
     [t("digest"), h("code", { class: "whole" }, version.digest)], [t("size"), bytes(version.size_bytes)], [t("world"), h("code", {}, version.world)],
     [t("imports"), version.imports.length === 0 ? t("no_imports") : h("ul", { class: "plain mono" }, version.imports.map((name) => h("li", {}, name)))],
     [t("compile"), `${count(version.compile_ms)} ms`], [t("uploaded"), version.uploaded_at_ms && moment(version.uploaded_at_ms)],

@@ -119,13 +119,13 @@ function shipped(name, drawDefinition) {
   const renew = async () => {
     const [shown, swaps] = await Promise.all([get(base), get(base + changes.path())]);
     const report = await candidate.read(shown);
-    reach.update(shown.status.dependencies);
+    missing.update(shown.status.dependencies);
     candidate.update(shown, report);
     changes.update(shown, swaps);
     drawDefinition(shown);
   };
-  const [reach, candidate, changes] = [outOfReach(), rollout({ name, renew }), versions({ name, renew })];
-  return { renew, nodes: (shown) => [reach.node, ...(shown.forward ? [] : [candidate.node, changes.node])] };
+  const [missing, candidate, changes] = [outOfReach(), rollout({ name, renew }), versions({ name, renew })];
+  return { renew, nodes: (shown) => [missing.node, ...(shown.forward ? [] : [candidate.node, changes.node])] };
 }
 
 // How long attempts, and messages, took lately.
@@ -155,6 +155,7 @@ function definition(shown) {
     [t("order"), t(`order.${shown.order}`)], [t("instances"), t(`instances.${shown.instances}`)],
     [t("retry"), t("retry_text", { n: shown.retry.max_attempts, first: count(shown.retry.initial_delay_ms), last: count(shown.retry.max_delay_ms) })],
     [t("grants"), shown.grants.publish ? shown.grants.publish.join(", ") || t("no_topic") : t("any_topic")],
+    [t("reach"), reach(shown.grants)],
     [t("config"), Object.keys(shown.config).length > 0 ? h("pre", {}, lines.show(shown.config)) : "–"],
     [t("changed"), moment(shown.changed_at_ms)],
   ]);
@@ -163,6 +164,12 @@ function definition(shown) {
 function rateText({ per_second, burst, shared }) {
   const parts = [t("per_second", { n: count(per_second) }), burst && t("rate_text.burst", { n: count(burst) }), shared && t("rate_text.shared", { name: shared })];
   return parts.filter(Boolean).join(", ");
+}
+
+// What a handler may reach outside of its delivery.
+function reach(grants) {
+  const http = grants.http && t(grants.http.private ? "reach_http_private" : "reach_http", { hosts: grants.http.hosts.join(", ") });
+  return [grants.clock && t("reach_clock"), grants.random && t("reach_random"), http].filter(Boolean).join("; ") || t("reach_nothing");
 }
 
 function limits(shown) {

@@ -23,7 +23,7 @@ export function versionOptions(plugin, running) {
   });
 }
 
-const digest = (version) => h("code", { title: version }, short(version));
+const digest = (version) => h("code", { title: version, class: "digest" }, short(version));
 
 function termsOf(one) {
   return Object.fromEntries(TERMS.filter((field) => field in one).map((field) => [field, field === "version" ? short(one.version) : one[field]]));
@@ -37,7 +37,7 @@ export function versions({ name, renew }) {
     { head: t("when"), text: (one) => moment(one.at_ms) },
     { head: t("change"), row: true, node: change, sign: (one) => JSON.stringify(one.after) },
     { head: t("why"), class: "prose", node: cause, sign: (one) => one.cause },
-    { head: t("proof"), class: "prose", node: proof, sign: (one) => JSON.stringify([one.new, one.old.lost, one.old.twice]) },
+    { head: t("proof"), class: "prose", node: proof, sign: (one) => JSON.stringify([one.side, one.old.lost, one.old.twice]) },
     { head: t("memory_freed"), text: freed },
     ...(may("operator") ? [{ head: t("actions"), class: "actions", sign: (one) => String(one.latest), node: (one) =>
       (one.latest && one.before ? [button(t("go_back"), () => goBack(one), { label: t("go_back_name", { name }) })] : []) }] : []),
@@ -72,7 +72,8 @@ export function versions({ name, renew }) {
     update(shown, { items, next }) {
       subscription = shown;
       more.hidden = next === null || limit === ALL;
-      table.update(items.map((one, index) => ({ ...one, latest: index === 0, after: items[index - 1]?.before ?? shown })));
+      // What a version has come to in the end, the change after it knows.
+      table.update(items.map((one, index) => ({ ...one, latest: index === 0, after: items[index - 1]?.before ?? shown, side: items[index - 1]?.old ?? one.new })));
     },
   };
 }
@@ -87,7 +88,7 @@ function change(one) {
 }
 
 function cause(one) {
-  const what = t(`cause.${one.cause}`);
+  const what = t(one.from === null ? "action.create" : `cause.${one.cause}`);
   return [
     h("span", { class: one.cause === "returned" ? "chip bad" : null }, one.by ? t("cause_by", { cause: what, name: one.by }) : what),
     one.why && h("span", { class: "below" }, one.why),
@@ -96,10 +97,10 @@ function cause(one) {
 
 // What this version has done since, and whether every delivery of both versions is accounted for.
 function proof(one) {
-  const { taken, acked, retried, dead, released, in_hand } = one.new;
+  const { taken, acked, retried, dead, released, in_hand } = one.side;
   const parts = [t("proof.taken", { n: count(taken) }), t("proof.acked", { n: count(acked) }), t("proof.failed", { n: count(retried + dead) }),
     released > 0 && t("proof.released", { n: count(released) }), in_hand > 0 && t("proof.in_hand", { n: count(in_hand) })];
-  const [lost, twice] = ["lost", "twice"].map((what) => one.old[what] + one.new[what]);
+  const [lost, twice] = ["lost", "twice"].map((what) => one.old[what] + one.side[what]);
   const sound = lost === 0 && twice === 0;
   return [
     h("span", {}, parts.filter(Boolean).join(", ")), " ",

@@ -47,6 +47,7 @@ impl Plugins for Scripted {
             world: "test:world@1.0.0".to_owned(),
             imports: imports.split_whitespace().map(str::to_owned).collect(),
             compile_ms: 1,
+            about: brolly_core::About::default(),
         })
     }
 

@@ -19,9 +19,24 @@ async fn versions_are_uploaded_compared_and_deleted() {
         json!({
             "plugin": "p", "digest": second, "created": true, "size_bytes": 10, "world": "test:world@1.0.0",
             "imports": ["b", "c"], "compile_ms": 1,
+            "about": {}, "denied": [], "needs": [],
             "compared": [{"subscription": "s", "version": first, "new_imports": ["c"]}],
         })
     );
+
+    let more = "plugin b wasi:clocks/wall-clock@0.2.0 wasi:sockets/tcp@0.2.0";
+    let upload = house.post("/api/v1/plugins/p/versions", &[], more).await.expect(201).json();
+    let third = upload["digest"].as_str().unwrap().to_owned();
+    assert_eq!(upload["denied"][0]["grant"], "clock");
+    assert_eq!((&upload["denied"][1]["grant"], &upload["denied"][2]), (&json!(null), &json!(null)));
+    let words = &upload["needs"][0];
+    assert_eq!(
+        (&words["subscription"], words["words"].as_array().unwrap().len()),
+        (&json!("s"), 2),
+        "{words}"
+    );
+    assert!(words["words"][0].as_str().unwrap().contains("not granted (grants.clock)"), "{words}");
+    house.delete(&format!("/api/v1/plugins/p/versions/{third}")).await.expect(204);
 
     let plugin = house.get("/api/v1/plugins/p").await.expect(200).json();
     let versions = plugin["versions"].as_array().unwrap();

@@ -52,6 +52,7 @@ impl Bench {
             world: "brolly:plugin/handler@0.1.0".into(),
             imports: Vec::new(),
             compile_ms: 1,
+            about: brolly_core::About::default(),
         };
         self.catalog.add_version(&name(plugin), admission, vec![byte; 3], None).await.unwrap();
     }

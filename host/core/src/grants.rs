@@ -100,6 +100,41 @@ impl Grants {
         is("wasi:sockets") || is("wasi:filesystem") && !lists_folders
     }
 
+    /// What an imported interface lets a plugin do, in words; none for one without authority.
+    #[must_use]
+    pub fn ability(interface: &str) -> Option<&'static str> {
+        let (package, name) = interface.split('@').next()?.split_once('/')?;
+        Some(match (package, name) {
+            ("brolly:plugin", "log") => "write into the log of a delivery",
+            ("brolly:plugin", "state") => "keep state",
+            ("brolly:plugin", "publish") => "publish messages",
+            ("brolly:plugin", "config") => "read its configuration",
+            ("wasi:clocks", _) => "read the clock and wait",
+            ("wasi:random", "random" | "insecure") => "draw random numbers",
+            ("wasi:http", "outgoing-handler") => "send requests over HTTP",
+            ("wasi:filesystem", "types") => "use files",
+            ("wasi:sockets", _) => "use sockets",
+            _ => return None,
+        })
+    }
+
+    /// What becomes of a call of an imported interface under these grants, in words; none for one
+    /// without authority.
+    #[must_use]
+    pub fn says(&self, interface: &str) -> Option<String> {
+        let ability = Self::ability(interface)?;
+        Some(match Self::needed_by(interface) {
+            _ if Self::is_never_granted(interface) => {
+                format!("{ability}: no grant allows it; a call ends the attempt with a fault")
+            }
+            Some(grant) if self.denies(interface) => {
+                format!("{ability}: not granted (grants.{grant}); a call ends the attempt with a fault")
+            }
+            Some(grant) => format!("{ability}: granted (grants.{grant})"),
+            None => ability.to_owned(),
+        })
+    }
+
     pub(crate) fn check(&self, mistakes: &mut Mistakes) {
         let Some(http) = &self.http else { return };
         mistakes.range("grants.http.hosts (how many)", http.hosts.len() as u64, 1..=64);
@@ -294,6 +329,21 @@ mod tests {
         }
         assert!(HostRule::parse("*.127.0.0.1").is_err());
         assert!(HostRule::parse("*.").is_err());
+    }
+
+    #[test]
+    fn what_an_interface_comes_to_is_said_in_words() {
+        let none = Grants::default();
+        let check = |grants: &Grants, interface: &str, expect: &str| {
+            let says = grants.says(interface).unwrap_or_default();
+            assert!(says.contains(expect) && says.is_empty() == expect.is_empty(), "{interface}: {says}");
+        };
+        check(&none, "wasi:clocks/wall-clock@0.2.0", "read the clock and wait: not granted (grants.clock)");
+        let granted = Grants { clock: true, ..Grants::default() };
+        check(&granted, "wasi:clocks/wall-clock@0.2.0", "read the clock and wait: granted (grants.clock)");
+        check(&granted, "wasi:filesystem/types@0.2.0", "use files: no grant allows it");
+        check(&none, "brolly:plugin/state@0.1.0", "keep state");
+        check(&none, "wasi:io/poll@0.2.0", "");
     }
 
     #[test]

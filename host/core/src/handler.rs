@@ -248,6 +248,40 @@ pub struct Admission {
     pub imports: Vec<String>,
     /// Milliseconds that compiling took; zero when the artefact was at hand.
     pub compile_ms: u64,
+    /// What its authors say of it.
+    #[serde(default, skip_serializing_if = "About::is_empty")]
+    pub about: About,
+}
+
+/// What the authors of a plugin say of it, in its bytes. Nobody checks it. Of each text at most
+/// [`About::TEXT_BYTES`] are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct About {
+    /// Its name, which need not be the one that it is uploaded under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its version, as its authors count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authors: Option<String>,
+}
+
+impl About {
+    /// Bytes kept of one text.
+    pub const TEXT_BYTES: usize = 256;
+
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A plugin cannot be used.

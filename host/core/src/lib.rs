@@ -43,8 +43,8 @@ pub use feed::{Feed, Gap, Listener, Seat, Standing};
 pub use filter::{Filter, FilterInput};
 pub use grants::{Grants, HostRule, HttpGrant, HttpTarget};
 pub use handler::{
-    Admission, Call, Effects, Fault, Handled, Handler, LogLevel, LogLine, Outcome, Outgoing, PluginError,
-    Plugins, StateEntry, StateReader, StateUnavailable, Verdict,
+    About, Admission, Call, Effects, Fault, Handled, Handler, LogLevel, LogLine, Outcome, Outgoing,
+    PluginError, Plugins, StateEntry, StateReader, StateUnavailable, Verdict,
 };
 pub use message::{Message, MessageId, NewMessage, limits as message_limits};
 pub use name::{Digest, Name};

@@ -8,10 +8,10 @@ use std::{
 
 use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
-use brolly_catalog::{Catalog, Definition, Entry, Grant, Plugin, Precondition, Put, Rights};
+use brolly_catalog::{Catalog, Definition, Entry, Grant, Precondition, Put, Rights};
 use brolly_core::{
-    Accepted, Admission, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest,
-    HandledBy, Health, Name, NewMessage, Outside, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
+    Accepted, Broker, BrokerDefinition, BrokerError, Brokers, Clock, Connection, Digest, HandledBy, Health,
+    Name, NewMessage, Outside, Plugins, Refusal, Router, StateEntry, Subscription, Topic,
 };
 use brolly_ledger::{DeliveryHistory, Found, History, Ledger, Search, Status as DeliveryStatus};
 use parking_lot::RwLock;
@@ -156,18 +156,6 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What to give as `after` to go on; none at the end.
     pub next: Option<String>,
-}
-
-/// The answer to an upload.
-#[derive(Clone, Debug)]
-pub struct Uploaded {
-    /// What the bytes say of the version.
-    pub admission: Admission,
-    /// Whether the plugin did not have it before.
-    pub created: bool,
-    /// For each subscription of the plugin: the version it runs, and imports that the upload has
-    /// and that version has not.
-    pub compared: Vec<(Name, Digest, Vec<String>)>,
 }
 
 impl Handle {
@@ -486,29 +474,6 @@ impl Handle {
     ) -> Result<Found, Error> {
         let ledger = self.parts().ledger.clone();
         Ok(blocking("searching messages", move || ledger.search(&search, cursor, ascending, limit)).await??)
-    }
-
-    /// Checks, compiles and keeps a plugin version. Uploading the same bytes again changes nothing.
-    ///
-    /// # Errors
-    /// [`brolly_core::Code::InvalidPlugin`] and what the catalog refuses.
-    pub async fn upload(&self, plugin: &Name, wasm: Vec<u8>) -> Result<Uploaded, Error> {
-        let plugins = self.parts().plugins.clone();
-        let (admission, wasm) =
-            blocking("checking a plugin", move || plugins.admit(&wasm).map(|admission| (admission, wasm)))
-                .await??;
-        let known =
-            self.get::<Plugin>(plugin).is_ok_and(|entry| entry.value.version(&admission.digest).is_some());
-        let put = self.catalog().add_version(plugin, admission.clone(), wasm, self.author()).await?;
-        let snapshot = self.catalog().snapshot();
-        let users = snapshot.subscriptions.iter().filter(|(_, entry)| entry.value.uses(plugin));
-        let compared = users.filter_map(|(name, entry)| {
-            let version = entry.value.version?;
-            let running = put.entry.value.version(&version)?;
-            let new = |import: &&String| !running.admission.imports.contains(*import);
-            Some((name.clone(), version, admission.imports.iter().filter(new).cloned().collect()))
-        });
-        Ok(Uploaded { compared: compared.collect(), admission, created: !known })
     }
 
     /// Removes a plugin version that no subscription uses.

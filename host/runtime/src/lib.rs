@@ -13,6 +13,7 @@
 //!   may ask of the host), `wasi` (what it may be granted besides), `overlay` (its own writes over the state), `meter` (memory), `ticker`
 //!   (time), `fault` (what stopped it).
 
+mod about;
 mod admit;
 mod artefact;
 mod attempt;

@@ -7,7 +7,7 @@ use brolly_core::{Admission, Digest, Handler, Name, PluginError, Plugins, Subscr
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Config, Error, WORLD,
+    Config, Error, WORLD, about,
     artefact::Artefacts,
     engine,
     handler::{Host, WasmHandler},
@@ -53,6 +53,7 @@ impl Plugins for Runtime {
             world: WORLD.to_owned(),
             imports: loaded.imports.clone(),
             compile_ms,
+            about: about::about(wasm),
         })
     }
 

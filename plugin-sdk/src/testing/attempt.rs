@@ -1,6 +1,6 @@
 //! What came of one attempt in a test, and the assertions on it.
 
-use crate::{Failure, log::Level, publish::Message};
+use crate::{Failure, http::Request, log::Level, publish::Message};
 
 /// What came of one attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Attempt {
     pub logs: Vec<LogLine>,
     /// What it published, in order; empty unless the outcome is ack.
     pub published: Vec<Message>,
+    /// The requests that it sent, in order, whatever the outcome: a request cannot be taken back.
+    pub requests: Vec<Request>,
 }
 
 /// What a handler said or suffered.

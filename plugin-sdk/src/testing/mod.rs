@@ -25,6 +25,7 @@
 
 mod attempt;
 mod contract;
+mod outside;
 pub(crate) mod sandbox;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -34,7 +35,10 @@ use serde::Serialize;
 pub use attempt::{Attempt, LogLine, Outcome};
 pub use contract::Limits;
 
-use crate::{Delivery, Failure, Header, Payload, Raw};
+use crate::{
+    Delivery, Failure, Header, Payload, Raw,
+    http::{Error, Request, Response},
+};
 
 /// One subscription: configuration, limits and state.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +47,7 @@ pub struct Harness {
     state: Arc<BTreeMap<String, Vec<u8>>>,
     granted: Option<Arc<[String]>>,
     limits: Limits,
+    outside: outside::Outside,
     deliveries: u64,
 }
 
@@ -72,6 +77,31 @@ impl Harness {
     #[must_use]
     pub fn grant_publish<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.granted = Some(topics.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Grants the clock, which stands at `now_ms` (milliseconds since the Unix epoch) and goes on only
+    /// while a handler sleeps. Each delivery begins at `now_ms`.
+    #[must_use]
+    pub fn clock(mut self, now_ms: u64) -> Self {
+        self.outside.clock_ms = Some(now_ms);
+        self
+    }
+
+    /// Grants random numbers: each delivery is given the same ones, which follow from the seed.
+    #[must_use]
+    pub fn random(mut self, seed: u64) -> Self {
+        self.outside.seed = Some(seed);
+        self
+    }
+
+    /// Grants requests, to any host, which are answered here.
+    #[must_use]
+    pub fn http(
+        mut self,
+        respond: impl Fn(&Request) -> Result<Response, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.outside.respond = Some(Arc::new(respond));
         self
     }
 
@@ -205,6 +235,7 @@ impl Trial<'_> {
             Arc::clone(&harness.state),
             harness.granted.clone(),
             harness.limits.clone(),
+            harness.outside.clone(),
         );
         let (outcome, after) = attempt.run(|| delivery.decode().and_then(handler));
         let acked = outcome == Outcome::Ack;
@@ -217,6 +248,7 @@ impl Trial<'_> {
                 }
             }
         }
-        Attempt { outcome, logs: after.logs, published: if acked { after.published } else { Vec::new() } }
+        let published = if acked { after.published } else { Vec::new() };
+        Attempt { outcome, logs: after.logs, published, requests: after.requests }
     }
 }

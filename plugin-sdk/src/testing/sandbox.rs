@@ -9,13 +9,21 @@ use std::{
     ops::Bound,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
     LogLine, Outcome,
     contract::{self, Broken, Limits},
+    outside::Outside,
 };
-use crate::{Failure, log::Level, publish::Message, state::Entry};
+use crate::{
+    Failure,
+    http::{Error, Request, Response},
+    log::Level,
+    publish::Message,
+    state::Entry,
+};
 
 thread_local! {
     static CURRENT: RefCell<Option<Attempt>> = const { RefCell::new(None) };
@@ -27,11 +35,13 @@ pub(super) struct Attempt {
     before: Arc<BTreeMap<String, Vec<u8>>>,
     granted: Option<Arc<[String]>>,
     limits: Limits,
+    outside: Outside,
     published_bytes: usize,
     /// The last value for each key; none deletes it.
     pub(super) written: BTreeMap<String, Option<Vec<u8>>>,
     pub(super) published: Vec<Message>,
     pub(super) logs: Vec<LogLine>,
+    pub(super) requests: Vec<Request>,
 }
 
 impl Attempt {
@@ -40,16 +50,19 @@ impl Attempt {
         before: Arc<BTreeMap<String, Vec<u8>>>,
         granted: Option<Arc<[String]>>,
         limits: Limits,
+        outside: Outside,
     ) -> Self {
         Self {
             config,
             before,
             granted,
             limits,
+            outside,
             published_bytes: 0,
             written: BTreeMap::new(),
             published: Vec::new(),
             logs: Vec::new(),
+            requests: Vec::new(),
         }
     }
 
@@ -177,4 +190,29 @@ pub(crate) fn state_list(prefix: &str, after: Option<&str>, limit: u32) -> Vec<E
 
 pub(crate) fn publish(message: Message) {
     with(|attempt| attempt.publish(message));
+}
+
+pub(crate) fn clock_now_ms() -> u64 {
+    with(|attempt| attempt.outside.clock().copied())
+}
+
+pub(crate) fn clock_monotonic_ms() -> u64 {
+    clock_now_ms()
+}
+
+pub(crate) fn clock_sleep(duration: Duration) {
+    with(|attempt| attempt.outside.sleep(duration));
+}
+
+pub(crate) fn random(count: usize) -> Vec<u8> {
+    with(|attempt| attempt.outside.random(count))
+}
+
+pub(crate) fn http(request: Request) -> Result<Response, Error> {
+    let respond = with(|attempt| {
+        let respond = attempt.outside.respond()?;
+        attempt.requests.push(request.clone());
+        Ok(respond)
+    });
+    respond(&request)
 }

@@ -43,9 +43,15 @@
 //! | `memory_counter` | logs how many deliveries this instance has had, then acknowledges |
 //! | `settle` | settles orders as the sample does at 15 %, a cent too much on the day `wrong_day` |
 //! | `needs` | cannot reach what the payload names if that is `down` |
+//! | `request` | sends `method` (GET) to `url` with a body of `bytes` (0) and the header `header` (`name: value`), `count` (1) times; publishes status, and a header `show`, and the body, each in a line, to `topic` |
+//! | `times` | reads both clocks and waits `ms` (0) between; publishes the two times and the time that passed |
+//! | `time_loop` | reads the clock for ever |
+//! | `dice` | draws `bytes` (8) random bytes by `count` (1) calls and publishes them to `topic` as hex |
+//! | `everything` | uses state, both clocks, random numbers and a request to `url`, and rejects with all of it as the reason |
 //! | `describe` | logs every field of the delivery, one a line |
 
 mod host_calls;
+mod reach;
 mod resources;
 mod settles;
 
@@ -87,7 +93,8 @@ fn handle(delivery: Delivery) -> Result<(), Failure> {
         "state_then_trap" => effects().and_then(|()| resources::trap()),
         "state_then_retry" => effects().and(Err(Failure::retry("asked to retry"))),
         "state_then_reject" => effects().and(Err(Failure::reject("asked to reject"))),
-        other => match resources::run(other).or_else(|| host_calls::run(other)) {
+        other => match resources::run(other).or_else(|| host_calls::run(other)).or_else(|| reach::run(other))
+        {
             Some(result) => result,
             None => Err(Failure::reject(format_args!("there is no mode {other:?}"))),
         },

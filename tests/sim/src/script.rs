@@ -73,6 +73,7 @@ pub(crate) struct Scripts;
 impl Plugins for Scripts {
     fn admit(&self, wasm: &[u8]) -> Result<Admission, PluginError> {
         Ok(Admission {
+            about: Default::default(),
             digest: names::version(wasm.first().copied().unwrap_or(0)),
             size_bytes: wasm.len() as u64,
             world: "script".to_owned(),

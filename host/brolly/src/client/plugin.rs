@@ -78,6 +78,14 @@ fn uploaded(answer: &Value) -> String {
             out.push_str(&format!("beyond what {subscription} runs, it imports: {new}\n"));
         }
     }
+    for needs in items(answer, "needs") {
+        for word in items(needs, "words").filter_map(Value::as_str) {
+            out.push_str(&format!("for {} it wants to {word}\n", text(needs, "subscription")));
+        }
+    }
+    for denied in items(answer, "denied") {
+        out.push_str(&format!("denied: {}: {}\n", text(denied, "interface"), text(denied, "meaning")));
+    }
     out
 }
 
@@ -123,6 +131,12 @@ mod tests {
         let expect =
             "sha256:1\n7 bytes, compiled in 3 ms, imports: a, b\nbeyond what s runs, it imports: b\n";
         assert_eq!(uploaded(&answer), expect);
+        let mut asks = answer.clone();
+        asks["needs"] = json!([{"subscription": "s", "words": ["read the clock: granted (grants.clock)"]}]);
+        asks["denied"] = json!([{"interface": "wasi:sockets/tcp@0.2.0", "meaning": "use sockets: no"}]);
+        let more = "for s it wants to read the clock: granted (grants.clock)\n\
+                    denied: wasi:sockets/tcp@0.2.0: use sockets: no\n";
+        assert_eq!(uploaded(&asks), format!("{expect}{more}"));
         let again = json!({"digest": "sha256:1", "created": false});
         assert_eq!(uploaded(&again), "sha256:1\nthe plugin has this version already\n");
     }

@@ -27,23 +27,36 @@ macro_rules! files {
     };
 }
 
-const SOURCES: [(&str, &str); 13] = files![
+const SOURCES: [(&str, &str); 18] = files![
     "macros/src/lib.rs",
+    "src/clock.rs",
     "src/config.rs",
     "src/delivery.rs",
     "src/failure.rs",
+    "src/http.rs",
     "src/lib.rs",
     "src/log.rs",
     "src/publish.rs",
+    "src/random.rs",
     "src/state.rs",
     "src/testing/attempt.rs",
     "src/testing/contract.rs",
     "src/testing/mod.rs",
+    "src/testing/outside.rs",
     "src/testing/sandbox.rs",
+    "src/wasi.rs",
     "src/wasm.rs",
 ];
 
-const CONTRACT: [(&str, &str); 1] = files!["wit/handler.wit"];
+const CONTRACT: [(&str, &str); 7] = files![
+    "wit/handler.wit",
+    "wit/granted.wit",
+    "wit/deps/cli.wit",
+    "wit/deps/clocks.wit",
+    "wit/deps/http.wit",
+    "wit/deps/io.wit",
+    "wit/deps/random.wit",
+];
 
 /// So that `cargo fmt` in a project leaves the SDK as it is.
 const FORMAT: (&str, &str) = ("rustfmt.toml", include_str!("../../../../rustfmt.toml"));

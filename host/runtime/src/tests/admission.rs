@@ -76,11 +76,13 @@ fn what_is_no_plugin_is_refused_in_words() {
     check(&component(""), &["does not export", "`handle`", WORLD]);
     check(&component(WRONG_HANDLE), &["`handle`", "does not have the type"]);
     check(&component(r#"(instance $i) (export "handle" (instance $i))"#), &["`handle`", "not a function"]);
-    let environment = r#"(import "wasi:cli/environment@0.2.3" (instance (export "f" (func))))"#;
+    let elsewhere = r#"(import "wasi:keyvalue/store@0.2.0-draft" (instance (export "f" (func))))"#;
     check(
-        &component(environment),
-        &["wasi:cli/environment@0.2.3", "brolly:plugin/{log,state,publish,config}"],
+        &component(elsewhere),
+        &["wasi:keyvalue/store@0.2.0-draft", "brolly:plugin/{log,state,publish,config}"],
     );
+    let environment = r#"(import "wasi:cli/environment@0.2.3" (instance (export "f" (func))))"#;
+    check(&component(&format!("{environment} {WRONG_HANDLE}")), &["an import does not have the type"]);
     check(&component(r#"(import "now" (func (result u64)))"#), &["\"now\"", "does not offer"]);
     check(
         &component(&format!(
@@ -96,13 +98,50 @@ fn what_is_no_plugin_is_refused_in_words() {
     );
     let no_handle = embed(r#"(module (memory (export "memory") 1))"#);
     check(&no_handle, &["no component can be made", "handle"]);
-    let wasip1 = embed(
-        r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+    let older = embed(
+        r#"(module (import "wasi_unstable" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
             (memory (export "memory") 1)
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0))
             (func (export "handle") (param i32) (result i32) (i32.const 1024)))"#,
     );
-    check(&wasip1, &["wasi_snapshot_preview1", "wasm32-unknown-unknown"]);
+    check(&older, &["wasi_unstable", "wasm32-unknown-unknown"]);
+}
+
+#[test]
+fn a_module_for_wasi_s_first_version_runs_through_its_adapter() {
+    let rig = Rig::new();
+    let module = embed(
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_write"
+                (func $write (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "clock_time_get"
+                (func $time (param i32 i64 i32) (result i32)))
+            (import "brolly:plugin/config@0.1.0" "get" (func $config (param i32 i32 i32)))
+            (memory (export "memory") 3)
+            (global $top (mut i32) (i32.const 65536))
+            (data (i32.const 64) "hello\0aclock")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (global.set $top (i32.and (i32.add (global.get $top) (i32.const 65535)) (i32.const -65536)))
+                (global.get $top)
+                (global.set $top (i32.add (global.get $top) (local.get 3)))
+                (if (i32.gt_u (global.get $top) (i32.mul (memory.size) (i32.const 65536)))
+                    (then (drop (memory.grow (i32.const 2))))))
+            (func (export "handle") (param i32) (result i32)
+                (i32.store (i32.const 16) (i32.const 64)) (i32.store (i32.const 20) (i32.const 6))
+                (if (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 32)) (then unreachable))
+                (call $config (i32.const 70) (i32.const 5) (i32.const 48))
+                (if (i32.load8_u (i32.const 48))
+                    (then (drop (call $time (i32.const 0) (i64.const 1) (i32.const 56)))))
+                (i32.store8 (i32.const 1024) (i32.const 0))
+                (i32.const 1024)))"#,
+    );
+    let handled = rig.subject(&module, |_| {}).deliver();
+    assert_eq!((&handled.verdict, texts(&handled)), (&ACK, vec!["hello"]));
+    let wants_time = |subscription: &mut Subscription| {
+        subscription.config.insert("clock".into(), "1".into());
+    };
+    let handled = rig.subject(&module, wants_time).deliver();
+    assert!(fault(&handled).to_string().contains("(grants.clock of"), "{:?}", handled.verdict);
 }
 
 #[test]
