@@ -2,16 +2,17 @@
 
 import { h } from "./dom.js";
 
-const MOST_LETTERS = 300;
+const MOST_LETTERS = 600;
 
 const hasFields = (value) => typeof value === "object" && value !== null;
 
-// Each field that differs: the way to it, and both values; undefined where one side has none.
+// Each field that differs: the way to it, and both values. What one side does not have at all is undefined
+// there, and whole on the other.
 export function differences(before, after, way = []) {
   if (JSON.stringify(before) === JSON.stringify(after)) return [];
-  if ([before, after].every((side) => side === undefined || hasFields(side))) {
-    const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])];
-    const inside = names.flatMap((name) => differences(before?.[name], after?.[name], [...way, name]));
+  if (hasFields(before) && hasFields(after)) {
+    const names = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+    const inside = names.flatMap((name) => differences(before[name], after[name], [...way, name]));
     if (inside.length > 0) return inside;
   }
   return [[way, before, after]];

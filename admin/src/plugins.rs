@@ -1,20 +1,23 @@
 //! Plugins: uploads, their versions, and who uses them.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use brolly_core::{About, Digest, Name, Subscription};
-use brolly_dispatch::{Denied, Entry, Plugin, Uploaded};
-use serde::Serialize;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use brolly_core::{About, Code, Digest, Name, Subscription};
+use brolly_dispatch::{Denied, Entry, Keys, Plugin, Uploaded};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Admin,
-    body::media_type,
+    body::{Defined, media_type},
     etag,
     extract::{By, NameInPath, Path, Query},
     page::{Items, Part},
@@ -23,6 +26,9 @@ use crate::{
 
 /// Bytes of an upload: 64 MiB.
 const UPLOAD_BYTES: usize = 64 * 1024 * 1024;
+
+/// The header of an upload that has its signature.
+const SIGNATURE: &str = "brolly-signature";
 
 /// One upload.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,6 +45,8 @@ struct VersionBody {
     compile_ms: u64,
     /// What its authors say of it.
     about: About,
+    /// The team that signed it, where the plugin asked for that.
+    signed_by: Option<String>,
     /// When it came, in milliseconds since 1970.
     uploaded_at_ms: u64,
     /// The subscriptions that run it.
@@ -52,6 +60,8 @@ struct PluginBody {
     name: String,
     /// Its versions, oldest first.
     versions: Vec<VersionBody>,
+    /// The teams whose signatures further versions need, with their public keys.
+    keys: BTreeMap<String, String>,
     /// Grows with every change.
     revision: u64,
     /// When it was made, in milliseconds since 1970.
@@ -110,6 +120,8 @@ struct UploadBody {
     compile_ms: u64,
     /// What its authors say of it.
     about: About,
+    /// The team that signed it, where the plugin asks for that.
+    signed_by: Option<String>,
     /// How it compares with what the plugin's subscriptions run.
     compared: Vec<Compared>,
     /// Interfaces that it imports and that no subscription of the plugin grants: it runs, and an attempt
@@ -140,6 +152,7 @@ impl UploadBody {
             imports: uploaded.admission.imports,
             compile_ms: uploaded.admission.compile_ms,
             about: uploaded.admission.about,
+            signed_by: uploaded.signed_by.map(|team| team.to_string()),
             compared: compared.collect(),
             denied: denied.collect(),
             needs: needs.collect(),
@@ -166,12 +179,14 @@ fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
         imports: version.admission.imports.clone(),
         compile_ms: version.admission.compile_ms,
         about: version.admission.about.clone(),
+        signed_by: version.signed_by.as_ref().map(Name::to_string),
         uploaded_at_ms: version.uploaded_at.0,
         used_by: used_by(&version.admission.digest),
     });
     PluginBody {
         name: name.to_string(),
         versions: versions.collect(),
+        keys: entry.value.keys.0.iter().map(|(team, key)| (team.to_string(), key.clone())).collect(),
         revision: entry.revision,
         created_at_ms: entry.created_at.0,
         changed_at_ms: entry.changed_at.0,
@@ -181,7 +196,7 @@ fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
 pub(crate) fn router() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(list_plugins))
-        .routes(routes!(get_plugin))
+        .routes(routes!(get_plugin, put_plugin))
         .routes(routes!(upload_version))
         .routes(routes!(delete_version))
 }
@@ -208,14 +223,63 @@ async fn get_plugin(State(admin): State<Admin>, NameInPath(name): NameInPath) ->
     Ok(([etag::header(entry.revision)], Json(shown(&name, &entry, &users(&admin)))).into_response())
 }
 
+/// What a plugin asks of its versions.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PluginTerms {
+    /// The teams whose signatures further versions need, each with its Ed25519 public key: 32 bytes in base 64. At
+    /// most 16; with none, versions need no signature.
+    keys: BTreeMap<String, String>,
+}
+
+/// Sets whose signatures further versions of a plugin need; it need not have any version yet. Versions that it has
+/// stay as they are.
+#[utoipa::path(put, path = "/plugins/{plugin}", tag = "plugins", request_body = PluginTerms,
+    params(("plugin" = String, Path),
+        ("if-match" = Option<String>, Header, description = "The ETag that it must have"),
+        ("if-none-match" = Option<String>, Header, description = "`*`: it must not exist")),
+    responses((status = 200, body = PluginBody, headers(("etag" = String))),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "changed"),
+        (status = 422, body = Problem, content_type = "application/problem+json",
+            description = "invalid-definition")))]
+async fn put_plugin(
+    State(admin): State<Admin>,
+    By(handle): By,
+    NameInPath(name): NameInPath,
+    headers: HeaderMap,
+    Defined(terms): Defined<PluginTerms>,
+) -> Result<Response, Problem> {
+    let mut keys = Keys::default();
+    for (team, key) in terms.keys {
+        keys.0.insert(Name::new(&team)?, key);
+    }
+    let entry = handle.set_keys(&name, keys, etag::precondition(&headers)?).await?;
+    Ok(([etag::header(entry.revision)], Json(shown(&name, &entry, &users(&admin)))).into_response())
+}
+
+/// The signature that an upload brings.
+fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
+    let Some(value) = headers.get(SIGNATURE) else { return Ok(None) };
+    let bytes = BASE64_STANDARD.decode(value.as_bytes()).ok();
+    let bytes = bytes.filter(|bytes| bytes.len() == 64).ok_or_else(|| {
+        let detail = format!("the header {SIGNATURE} is no Ed25519 signature: it has 64 bytes, in base 64");
+        Problem::refused(Code::InvalidSignature, detail)
+    })?;
+    Ok(Some(bytes))
+}
+
 /// Uploads a plugin version: a wasm component, or a core module with component metadata, of at most
-/// 64 MiB. Uploading the same bytes again changes nothing.
-#[utoipa::path(post, path = "/plugins/{plugin}/versions", tag = "plugins", params(("plugin" = String, Path)),
+/// 64 MiB. Uploading the same bytes again changes nothing. Where the plugin has keys, the header
+/// `brolly-signature` has the Ed25519 signature of one of their teams over the bytes, in base 64.
+#[utoipa::path(post, path = "/plugins/{plugin}/versions", tag = "plugins", 
+    params(("plugin" = String, Path),
+        ("brolly-signature" = Option<String>, Header, description = "Ed25519, in base 64")),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses((status = 200, body = UploadBody, description = "The plugin has this version already"),
         (status = 201, body = UploadBody, description = "Created"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "too-large"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid-plugin")))]
+        (status = 422, body = Problem, content_type = "application/problem+json", 
+            description = "invalid-plugin, invalid-signature")))]
 async fn upload_version(
     State(admin): State<Admin>,
     By(handle): By,
@@ -227,7 +291,8 @@ async fn upload_version(
         return Err(Problem::media_type("the body is the bytes of the wasm file themselves, without a form"));
     }
     let held = admin.read(&parts.headers, body, UPLOAD_BYTES).await?;
-    let uploaded = handle.upload(&plugin, held.bytes.to_vec()).await?;
+    let signature = signature(&parts.headers)?;
+    let uploaded = handle.upload(&plugin, held.bytes.to_vec(), signature.as_deref()).await?;
     let status = if uploaded.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(UploadBody::new(&plugin, uploaded))).into_response())
 }

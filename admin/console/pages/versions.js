@@ -35,7 +35,7 @@ export function versions({ name, renew }) {
   let subscription;
   const table = liveTable([
     { head: t("when"), text: (one) => moment(one.at_ms) },
-    { head: t("change"), row: true, node: change, sign: (one) => JSON.stringify(one.after) },
+    { head: t("change"), row: true, class: "prose", node: change, sign: (one) => JSON.stringify(one.after) },
     { head: t("why"), class: "prose", node: cause, sign: (one) => one.cause },
     { head: t("proof"), class: "prose", node: proof, sign: (one) => JSON.stringify([one.side, one.old.lost, one.old.twice]) },
     { head: t("memory_freed"), text: freed },

@@ -39,6 +39,7 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("DELETE", "/api/v1/routes/{route}", Some(CHANGE)),
     ("GET", "/api/v1/plugins", Some(READ)),
     ("GET", "/api/v1/plugins/{plugin}", Some(READ)),
+    ("PUT", "/api/v1/plugins/{plugin}", Some(ADMIN)),
     ("POST", "/api/v1/plugins/{plugin}/versions", Some(CHANGE)),
     ("DELETE", "/api/v1/plugins/{plugin}/versions/{digest}", Some(CHANGE)),
     ("GET", "/api/v1/subscriptions", Some(READ)),

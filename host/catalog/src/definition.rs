@@ -253,7 +253,7 @@ impl Definition for Plugin {
 
     fn audited(&self) -> Result<serde_json::Value, serde_json::Error> {
         let digests: Vec<_> = self.versions.iter().map(|version| version.admission.digest).collect();
-        Ok(serde_json::json!({ "versions": digests }))
+        Ok(serde_json::json!({ "versions": digests, "keys": self.keys }))
     }
 
     fn check(&self, name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ mod definition;
 mod error;
 mod plugin;
 mod references;
+mod signature;
 mod snapshot;
 mod token;
 
@@ -26,6 +27,7 @@ pub use audit::{Action, Record, Records};
 pub use definition::{Definition, Kind};
 pub use error::Error;
 pub use plugin::{Plugin, Version};
+pub use signature::Keys;
 pub use snapshot::{Entry, Snapshot};
 pub use token::{Grant, Rights, Role, Token};
 

@@ -4,18 +4,26 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use brolly_core::{Admission, Code, Digest, Name, Refusal, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Catalog, Error, Precondition, Put};
+use crate::{Catalog, Error, Keys, Precondition, Put};
 
 /// A plugin: a name under which versions were uploaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plugin {
     /// The versions, oldest first.
     pub versions: Vec<Version>,
+    /// Who may sign further ones.
+    #[serde(default, skip_serializing_if = "is_unsigned")]
+    pub keys: Keys,
+}
+
+fn is_unsigned(keys: &Keys) -> bool {
+    !keys.are_asked_for()
 }
 
 /// One upload.
@@ -26,6 +34,9 @@ pub struct Version {
     pub admission: Admission,
     /// When it came.
     pub uploaded_at: Timestamp,
+    /// The team that signed it, where the plugin asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<Name>,
 }
 
 impl Plugin {
@@ -46,20 +57,25 @@ impl Catalog {
         self.plugins.join(format!("{}.wasm", digest.hex()))
     }
 
-    /// Adds a version whose bytes were admitted. Uploading the same bytes again changes nothing.
+    /// Adds a version whose bytes were admitted. Uploading the same bytes again changes nothing but who has
+    /// signed them.
     ///
     /// # Errors
-    /// [`Code::InvalidDefinition`] when the plugin has [`Plugin::MAX_VERSIONS`]; a failing disk.
+    /// [`Code::InvalidSignature`]; [`Code::InvalidDefinition`] when the plugin has [`Plugin::MAX_VERSIONS`]; a failing disk.
     pub async fn add_version(
         &self,
         name: &Name,
         admission: Admission,
-        wasm: Vec<u8>,
+        (wasm, signature): (Vec<u8>, Option<&[u8]>),
         by: Option<&Name>,
     ) -> Result<Put<Plugin>, Error> {
+        let wasm = Arc::new(wasm);
+        if let Some(entry) = self.snapshot().plugins.get(name) {
+            entry.value.keys.signer(&wasm, signature)?;
+        }
         let path = self.plugin_file(&admission.digest);
         let written = tokio::task::spawn_blocking({
-            let path = path.clone();
+            let (path, wasm) = (path.clone(), wasm.clone());
             move || write_synced(&path, &wasm)
         });
         let failed = |source| Error::File { operation: "write", path, source };
@@ -67,10 +83,14 @@ impl Catalog {
             Ok(result) => result.map_err(failed)?,
             Err(join) => return Err(failed(io::Error::other(join))),
         }
-        let version = Version { admission, uploaded_at: self.clock.now() };
+        let uploaded_at = self.clock.now();
         self.update(name, Precondition::None, by, |present: Option<&Plugin>| {
-            let mut plugin = present.cloned().unwrap_or(Plugin { versions: Vec::new() });
-            if plugin.version(&version.admission.digest).is_some() {
+            let mut plugin = present.cloned().unwrap_or_default();
+            // Once more: the keys may have changed since.
+            let signed_by = plugin.keys.signer(&wasm, signature)?;
+            let same = |version: &&mut Version| version.admission.digest == admission.digest;
+            if let Some(known) = plugin.versions.iter_mut().find(same) {
+                known.signed_by = signed_by.or(known.signed_by.take());
                 return Ok(plugin);
             }
             if plugin.versions.len() >= Plugin::MAX_VERSIONS {
@@ -82,13 +102,29 @@ impl Catalog {
                     ),
                 ));
             }
-            plugin.versions.push(version);
+            plugin.versions.push(Version { admission, uploaded_at, signed_by });
             Ok(plugin)
         })
         .await
     }
 
-    /// Removes a version that no subscription uses; with the last one goes the plugin.
+    /// Sets whose signatures further versions of a plugin need; it need not have any version yet.
+    ///
+    /// # Errors
+    /// [`Code::InvalidDefinition`] for a key that is none.
+    pub async fn set_keys(
+        &self,
+        name: &Name,
+        keys: Keys,
+        only_if: Precondition,
+        by: Option<&Name>,
+    ) -> Result<Put<Plugin>, Error> {
+        keys.check()?;
+        let changed = |present: Option<&Plugin>| Ok(Plugin { keys, ..present.cloned().unwrap_or_default() });
+        self.update(name, only_if, by, changed).await
+    }
+
+    /// Removes a version that no subscription uses; with the last one goes the plugin, unless it has keys.
     ///
     /// # Errors
     /// [`Code::NotFound`] or [`Code::InUse`].
@@ -100,11 +136,11 @@ impl Catalog {
                 Refusal::new(Code::NotFound, format!("the plugin {name} has no version {digest}")).into()
             );
         }
-        if plugin.value.versions.len() == 1 {
+        if plugin.value.versions.len() == 1 && !plugin.value.keys.are_asked_for() {
             self.delete::<Plugin>(name, Precondition::Revision(plugin.revision), by).await?;
         } else {
             self.update(name, Precondition::Present, by, |present: Option<&Plugin>| {
-                let mut plugin = present.cloned().unwrap_or(Plugin { versions: Vec::new() });
+                let mut plugin = present.cloned().unwrap_or_default();
                 plugin.versions.retain(|version| version.admission.digest != *digest);
                 Ok(plugin)
             })

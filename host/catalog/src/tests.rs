@@ -54,7 +54,7 @@ impl Bench {
             compile_ms: 1,
             about: brolly_core::About::default(),
         };
-        self.catalog.add_version(&name(plugin), admission, vec![byte; 3], None).await.unwrap();
+        self.catalog.add_version(&name(plugin), admission, (vec![byte; 3], None), None).await.unwrap();
     }
 
     /// A topic, a queue, a route and a subscription.

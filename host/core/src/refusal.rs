@@ -22,6 +22,8 @@ pub enum Code {
     InvalidRequest,
     /// The bytes are no plugin that this host can run.
     InvalidPlugin,
+    /// An upload is not signed as its plugin asks for.
+    InvalidSignature,
     /// A payload, body or upload is larger than its limit.
     TooLarge,
     /// The named thing does not exist.
@@ -60,6 +62,7 @@ impl Code {
             Code::InvalidMessage => "invalid-message",
             Code::InvalidRequest => "invalid-request",
             Code::InvalidPlugin => "invalid-plugin",
+            Code::InvalidSignature => "invalid-signature",
             Code::TooLarge => "too-large",
             Code::NotFound => "not-found",
             Code::UnknownReference => "unknown-reference",

@@ -41,7 +41,7 @@ pub use brolly_alerts::{
 };
 pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
-    Action, Definition, Entry, Grant, Kind, Plugin, Precondition, Put, Record, Records, Rights, Role,
+    Action, Definition, Entry, Grant, Keys, Kind, Plugin, Precondition, Put, Record, Records, Rights, Role,
     Snapshot, Token, Version,
 };
 pub use brolly_ledger::{

@@ -1,6 +1,6 @@
 //! Uploads of plugin versions: what a version asks for, beside what its subscriptions grant and run.
 
-use brolly_catalog::Plugin;
+use brolly_catalog::{Entry, Keys, Plugin, Precondition};
 use brolly_core::{Admission, Digest, Grants, Name, Subscription};
 
 use crate::{Error, Handle, handle::blocking};
@@ -10,6 +10,8 @@ use crate::{Error, Handle, handle::blocking};
 pub struct Uploaded {
     /// What the bytes say of the version.
     pub admission: Admission,
+    /// The team that signed it, where the plugin asks for that.
+    pub signed_by: Option<Name>,
     /// Whether the plugin did not have it before.
     pub created: bool,
     /// For each subscription of the plugin: the version it runs, and imports that the upload has
@@ -64,15 +66,25 @@ impl Handle {
     /// Checks, compiles and keeps a plugin version. Uploading the same bytes again changes nothing.
     ///
     /// # Errors
-    /// [`brolly_core::Code::InvalidPlugin`] and what the catalog refuses.
-    pub async fn upload(&self, plugin: &Name, wasm: Vec<u8>) -> Result<Uploaded, Error> {
+    /// [`brolly_core::Code::InvalidSignature`], [`brolly_core::Code::InvalidPlugin`] and what the catalog refuses.
+    pub async fn upload(
+        &self,
+        plugin: &Name,
+        wasm: Vec<u8>,
+        signature: Option<&[u8]>,
+    ) -> Result<Uploaded, Error> {
+        // Whoever may not upload is not compiled for.
+        if let Ok(entry) = self.get::<Plugin>(plugin) {
+            entry.value.keys.signer(&wasm, signature)?;
+        }
         let plugins = self.parts().plugins.clone();
         let (admission, wasm) =
             blocking("checking a plugin", move || plugins.admit(&wasm).map(|admission| (admission, wasm)))
                 .await??;
         let known =
             self.get::<Plugin>(plugin).is_ok_and(|entry| entry.value.version(&admission.digest).is_some());
-        let put = self.catalog().add_version(plugin, admission.clone(), wasm, self.author()).await?;
+        let put =
+            self.catalog().add_version(plugin, admission.clone(), (wasm, signature), self.author()).await?;
         let snapshot = self.catalog().snapshot();
         let users = snapshot.subscriptions.iter().filter(|(_, entry)| entry.value.uses(plugin));
         let users: Vec<(&Name, &Subscription)> = users.map(|(name, entry)| (name, &*entry.value)).collect();
@@ -89,7 +101,22 @@ impl Handle {
             }
         }
         let denied = denied(&admission.imports, users.iter().map(|(_, subscription)| &subscription.grants));
-        Ok(Uploaded { compared, denied, needs, admission, created: !known })
+        let signed_by =
+            put.entry.value.version(&admission.digest).and_then(|version| version.signed_by.clone());
+        Ok(Uploaded { compared, denied, needs, admission, signed_by, created: !known })
+    }
+
+    /// Sets whose signatures further versions of a plugin need.
+    ///
+    /// # Errors
+    /// What the catalog refuses.
+    pub async fn set_keys(
+        &self,
+        plugin: &Name,
+        keys: Keys,
+        only_if: Precondition,
+    ) -> Result<Entry<Plugin>, Error> {
+        Ok(self.catalog().set_keys(plugin, keys, only_if, self.author()).await?.entry)
     }
 }
 

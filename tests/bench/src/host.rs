@@ -159,7 +159,7 @@ impl Host {
                 (json!({"broker": "rabbit"}), queue, true)
             }
         };
-        let version = self.handle.upload(&name, wasm.to_vec()).await?.admission.digest;
+        let version = self.handle.upload(&name, wasm.to_vec(), None).await?.admission.digest;
         let topic = Name::new("orders.paid")?;
         let none = Precondition::None;
         self.handle.put::<Topic>(&topic, definition(home)?, none).await?;
@@ -189,7 +189,7 @@ impl Host {
         limits: Value,
     ) -> anyhow::Result<()> {
         let (name, none) = (Name::new("hostile")?, Precondition::None);
-        let version = self.handle.upload(&name, wasm.to_vec()).await?.admission.digest;
+        let version = self.handle.upload(&name, wasm.to_vec(), None).await?.admission.digest;
         self.handle.put::<Topic>(&name, definition(home.clone())?, none).await?;
         self.handle.put::<Queue>(&name, definition(home)?, none).await?;
         let route = definition::<Route>(json!({"topic": name, "queue": name}))?;

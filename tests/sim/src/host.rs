@@ -126,7 +126,7 @@ impl Host {
             host.drive(handle.put::<Route>(&route, names::route(topic, queue), put)).unwrap();
         }
         for version in names::VERSIONS {
-            host.drive(handle.upload(&names::name("script"), vec![version])).unwrap();
+            host.drive(handle.upload(&names::name("script"), vec![version], None)).unwrap();
         }
         for name in names::SUBSCRIPTIONS {
             host.change(name, |_| names::subscription(name, 1, names::retry(1)));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, header};
 use serde_json::Value;
 
@@ -20,6 +21,10 @@ pub enum Command {
         name: String,
         /// The wasm component, or core module with component metadata.
         file: PathBuf,
+        /// The Ed25519 signature over the file, 64 bytes, for a plugin that asks for one
+        /// (openssl pkeyutl -sign -rawin -inkey KEY.pem -in FILE -out FILE.sig).
+        #[arg(long, value_name = "FILE")]
+        signature: Option<PathBuf>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -36,12 +41,17 @@ pub enum Command {
 /// What the server says.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Upload { name, file, connection } => {
+        Command::Upload { name, file, signature, connection } => {
             let api = connection.open()?;
             let request = api
                 .request(Method::POST, &["plugins", &name, "versions"])
                 .header(header::CONTENT_TYPE, "application/wasm")
                 .body(error::read(&file)?);
+            let signed = signature.map(|file| error::read(&file)).transpose()?;
+            let request = match signed {
+                Some(bytes) => request.header("brolly-signature", BASE64_STANDARD.encode(bytes)),
+                None => request,
+            };
             let answer = api.send(request).await?;
             if connection.json {
                 return Ok(output::print_json(&answer)?);
