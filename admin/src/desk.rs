@@ -163,7 +163,7 @@ impl TrialBody {
         let Trial { version, message, handled } = trial;
         let (outcome, reason, delay) = match handled.verdict {
             Verdict::Outcome(Outcome::Ack) => ("ack", None, None),
-            Verdict::Outcome(Outcome::Retry { reason, delay }) => ("retry", Some(reason), delay),
+            Verdict::Outcome(Outcome::Retry { reason, delay, .. }) => ("retry", Some(reason), delay),
             Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
             Verdict::Fault(fault) => ("fault", Some(fault.to_string()), None),
             Verdict::Unavailable(reason) => ("unavailable", Some(reason), None),

@@ -39,6 +39,7 @@ mod queues;
 mod routes;
 mod serve;
 mod session;
+mod shipping;
 mod sight;
 mod state;
 mod subscriptions;

@@ -49,6 +49,7 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::subscriptions::router())
         .merge(crate::state::router())
         .merge(crate::captures::router())
+        .merge(crate::shipping::router())
         .merge(crate::dead_letters::router())
         .merge(crate::desk::router())
         .merge(crate::publish::router())

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use brolly_core::{Code, Name, Subscription};
-use brolly_dispatch::{Entry, Percentiles, Status};
+use brolly_dispatch::{Dependency, Entry, Percentiles, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -84,6 +84,38 @@ struct StatusBody {
     last_failure: Option<Failure>,
     /// How long attempts, and messages, took.
     latency: LatencyBody,
+    /// What its handler cannot reach.
+    dependencies: Vec<DependencyBody>,
+}
+
+/// Something that a handler needs and named as out of reach.
+#[derive(Debug, Serialize, ToSchema)]
+struct DependencyBody {
+    /// As the handler calls it.
+    name: String,
+    /// Since when, in milliseconds since 1970.
+    since_ms: u64,
+    /// When the next delivery is let through to find out, in milliseconds since 1970.
+    next_probe_ms: u64,
+    /// Deliveries that are held back for it.
+    held: u64,
+    /// Whether a probe was handled, and the others are let go on slowly.
+    recovering: bool,
+    /// What the latest attempt that named it said.
+    reason: String,
+}
+
+impl From<Dependency> for DependencyBody {
+    fn from(dependency: Dependency) -> Self {
+        Self {
+            name: dependency.name,
+            since_ms: dependency.since.0,
+            next_probe_ms: dependency.next_probe.0,
+            held: dependency.held,
+            recovering: dependency.recovering,
+            reason: dependency.reason,
+        }
+    }
 }
 
 impl From<Status> for StatusBody {
@@ -91,6 +123,7 @@ impl From<Status> for StatusBody {
         let latency = LatencyBody::of(&status);
         Self {
             latency,
+            dependencies: status.dependencies.into_iter().map(DependencyBody::from).collect(),
             state: status.state.as_str(),
             since_ms: status.since.0,
             error: status.error,

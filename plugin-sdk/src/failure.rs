@@ -9,14 +9,17 @@ use std::{error::Error, fmt::Display, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a failure has an effect only when the handler returns it"]
 pub enum Failure {
-    /// Not now: try again later. It counts as an attempt, and after the last one the delivery
-    /// becomes a dead letter.
+    /// Not now: try again later. It counts as an attempt, unless it names a dependency, and after the
+    /// last one the delivery becomes a dead letter.
     Retry {
         /// Why, for the people who read the ledger; up to 1,024 bytes are kept.
         reason: String,
         /// When to try again, at most a day from now, in whole milliseconds; none leaves it to the
         /// subscription's retry policy.
         delay: Option<Duration>,
+        /// What the handler needs and could not reach, by a name of 1 to 100 bytes. The host holds back
+        /// the deliveries that have named it until one is handled without naming it again.
+        dependency: Option<String>,
     },
     /// Never: keep it as a dead letter.
     Reject {
@@ -28,13 +31,21 @@ pub enum Failure {
 impl Failure {
     /// Try again when the subscription's retry policy says.
     pub fn retry(reason: impl Display) -> Self {
-        Failure::Retry { reason: reason.to_string(), delay: None }
+        Failure::Retry { reason: reason.to_string(), delay: None, dependency: None }
+    }
+
+    /// Something that the handler needs cannot be reached, such as the API of an insurer: try again
+    /// when it can. No attempt is counted; the host holds back exactly the deliveries that have named
+    /// this `dependency` (1 to 100 bytes), probes with one of them now and then, and lets the others
+    /// go on slowly once a probe is handled without naming it.
+    pub fn unreachable(dependency: impl Into<String>, reason: impl Display) -> Self {
+        Failure::Retry { reason: reason.to_string(), delay: None, dependency: Some(dependency.into()) }
     }
 
     /// Try again after `delay`: at most a day, precise to the millisecond. The number of attempts
     /// is still the retry policy's.
     pub fn retry_after(reason: impl Display, delay: Duration) -> Self {
-        Failure::Retry { reason: reason.to_string(), delay: Some(delay) }
+        Failure::Retry { reason: reason.to_string(), delay: Some(delay), dependency: None }
     }
 
     /// Never try again: the delivery becomes a dead letter, from which it can be replayed by hand.
@@ -67,7 +78,7 @@ impl<E: Error> From<E> for Failure {
             reason.push_str(&error.to_string());
             cause = error.source();
         }
-        Failure::Retry { reason, delay: None }
+        Failure::Retry { reason, delay: None, dependency: None }
     }
 }
 

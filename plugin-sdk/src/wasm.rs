@@ -54,9 +54,9 @@ fn from_wit(delivery: bindings::Delivery) -> Delivery<Raw> {
 
 fn to_wit(failure: Failure) -> bindings::Failure {
     match failure {
-        Failure::Retry { reason, delay } => {
+        Failure::Retry { reason, delay, dependency } => {
             let delay_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-            bindings::Failure::Retry(wit::types::Retry { reason, delay_ms })
+            bindings::Failure::Retry(wit::types::Retry { reason, delay_ms, dependency })
         }
         Failure::Reject { reason } => bindings::Failure::Reject(reason),
     }

@@ -95,7 +95,10 @@ fn failures_say_what_they_are_about() {
     assert_eq!(None::<u8>.or_reject("the key"), Err(Failure::reject("the key is missing")));
     assert_eq!(None::<u8>.or_retry("the key"), Err(Failure::retry("the key is missing")));
     let later = Failure::retry_after("busy", Duration::from_secs(3));
-    assert_eq!(later, Failure::Retry { reason: "busy".into(), delay: Some(Duration::from_secs(3)) });
+    assert_eq!(
+        later,
+        Failure::Retry { reason: "busy".into(), delay: Some(Duration::from_secs(3)), dependency: None }
+    );
     let attempt = Harness::new().delivery("").run(|_: Delivery| Err(later.clone()));
     assert_eq!(attempt.outcome, Outcome::Failed(later));
 }

@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod collector;
 pub mod contract;
 pub mod flow;
+pub mod memory;
 pub mod orders;
 pub mod process;
 pub mod project;

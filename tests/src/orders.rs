@@ -44,6 +44,13 @@ pub fn multiplied(count: usize) -> Vec<Order> {
     (0..count).map(made).collect()
 }
 
+/// The same orders under other ids, which begin with this.
+#[must_use]
+pub fn named(prefix: &str, orders: &[Order]) -> Vec<Order> {
+    let named = |order: &Order| Order { order_id: format!("{prefix}{}", order.order_id), ..order.clone() };
+    orders.iter().map(named).collect()
+}
+
 /// As the body of one bulk publish.
 #[must_use]
 pub fn ndjson(orders: &[Order]) -> String {

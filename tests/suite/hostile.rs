@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use brolly_tests::{
-    eventually,
+    eventually, root,
     server::{PATIENCE, Server, plugin_bytes},
 };
 use reqwest::Method;
@@ -11,56 +11,226 @@ use serde_json::{Value, json};
 
 /// What a mode of the guest must come to: a word of the dead letter's reason, or an acknowledgement.
 struct Case {
+    /// Stands in docs/reliability.md.
+    does: &'static str,
     mode: &'static str,
     config: Value,
     limits: Value,
     dead: Option<&'static str>,
 }
 
-fn case(mode: &'static str, config: Value, limits: Value, dead: Option<&'static str>) -> Case {
-    Case { mode, config, limits, dead }
+impl Case {
+    /// Its line in docs/reliability.md.
+    fn row(&self) -> String {
+        let must = match self.dead {
+            None => "handled: it stayed within its limits".to_owned(),
+            Some("") => "stopped, and named".to_owned(),
+            Some(word) => format!("stopped, named by `{word}`"),
+        };
+        format!("| {} | {must} |", self.does)
+    }
 }
 
 fn cases() -> Vec<Case> {
-    let none = || json!({});
+    [computing(), memory(), logging(), publishing(), states(), lies()].into_iter().flatten().collect()
+}
+
+fn case(
+    does: &'static str,
+    mode: &'static str,
+    config: Value,
+    limits: Value,
+    dead: Option<&'static str>,
+) -> Case {
+    Case { does, mode, config, limits, dead }
+}
+
+fn none() -> Value {
+    json!({})
+}
+
+fn computing() -> Vec<Case> {
+    let cpu = json!({"time_ms": 60_000, "cpu_ms": 100});
     vec![
-        case("loop", none(), json!({"time_ms": 200}), Some("limits.time_ms")),
-        case("loop_calls", none(), json!({"time_ms": 200}), Some("limits.time_ms")),
-        case("loop", none(), json!({"time_ms": 60_000, "cpu_ms": 100}), Some("limits.cpu_ms")),
-        case("recurse", none(), none(), Some("stack overflow")),
-        case("recurse_memory", none(), none(), Some("")),
-        case("memory", none(), json!({"memory_bytes": 8 << 20}), Some("limits.memory_bytes")),
+        case("computes for ever", "loop", none(), json!({"time_ms": 200}), Some("limits.time_ms")),
         case(
+            "calls the host for ever",
+            "loop_calls",
+            none(),
+            json!({"time_ms": 200}),
+            Some("limits.time_ms"),
+        ),
+        case(
+            "computes for ever, with much time and little CPU time",
+            "loop",
+            none(),
+            cpu,
+            Some("limits.cpu_ms"),
+        ),
+        case("calls itself for ever", "recurse", none(), none(), Some("stack overflow")),
+        case(
+            "calls itself for ever, with its frames in linear memory",
+            "recurse_memory",
+            none(),
+            none(),
+            Some(""),
+        ),
+        case("executes an illegal instruction", "trap", none(), none(), Some("trap")),
+        case("panics", "panic", none(), none(), Some("")),
+        case("adds 1 to the largest number", "overflow", none(), none(), Some("")),
+        case("writes and publishes, then traps", "state_then_trap", none(), none(), Some("trap")),
+        case(
+            "writes and publishes, then asks for retries",
+            "state_then_retry",
+            none(),
+            none(),
+            Some("asked to retry"),
+        ),
+        case(
+            "writes and publishes, then rejects",
+            "state_then_reject",
+            none(),
+            none(),
+            Some("asked to reject"),
+        ),
+        case("retries with a reason of a mebibyte", "long_reason", none(), none(), Some("rrr")),
+    ]
+}
+
+fn memory() -> Vec<Case> {
+    let limit = || json!({"memory_bytes": 16 << 20});
+    let small = json!({"memory_bytes": 8 << 20});
+    vec![
+        case("allocates without end", "memory", none(), small, Some("limits.memory_bytes")),
+        // The guest survives the refusal and says so itself.
+        case(
+            "asks for 32 MiB at once, of 16",
             "memory_grow",
             json!({"bytes": "33554432"}),
-            json!({"memory_bytes": 16 << 20}),
-            // The guest survives the refusal and says so itself.
+            limit(),
             Some("allocation failed"),
         ),
-        case("memory_grow", json!({"bytes": "4194304"}), json!({"memory_bytes": 16 << 20}), None),
-        case("trap", none(), none(), Some("trap")),
-        case("panic", none(), none(), Some("")),
-        case("log", json!({"count": "10000"}), none(), None),
-        case("log_huge", none(), none(), None),
-        case("publish_many", json!({"count": "101"}), none(), Some("limits.publish_messages")),
-        case("publish_many", json!({"count": "100"}), none(), None),
-        case("publish_big", json!({"bytes": "1048577"}), none(), Some("limits.publish_bytes")),
-        case("publish_big", none(), json!({"publish_bytes": 16 << 20}), Some("")),
-        case("bad_topic", none(), none(), Some("bad call")),
-        case("state_many", json!({"count": "101"}), none(), Some("limits.state_writes")),
-        case("state_many", json!({"count": "100"}), none(), None),
-        case("state_big", json!({"bytes": "65537"}), none(), Some("65536")),
-        case("state_big", json!({"bytes": "65536"}), none(), None),
-        case("state_many_big", json!({"count": "50"}), none(), Some("limits.state_bytes")),
-        case("state_key", json!({"bytes": "513"}), none(), Some("bad call")),
-        case("state_key", json!({"bytes": "512"}), none(), None),
-        case("state_key_control", none(), none(), Some("bad call")),
-        case("state_list", json!({"limit": "1001"}), none(), Some("bad call")),
-        case("bad_utf8_log", none(), none(), Some("")),
-        case("bad_utf8_reason", none(), none(), Some("")),
-        case("bad_pointer", none(), none(), Some("")),
-        case("long_reason", none(), none(), Some("rrr")),
+        case("asks for 4 MiB at once, of 16", "memory_grow", json!({"bytes": "4194304"}), limit(), None),
     ]
+}
+
+fn logging() -> Vec<Case> {
+    vec![
+        case("logs 10,000 lines of a kibibyte", "log", json!({"count": "10000"}), none(), None),
+        case("logs 200,000 empty lines", "log", json!({"count": "200000", "bytes": "0"}), none(), None),
+        case("logs a line of 8 MiB", "log_huge", none(), none(), None),
+    ]
+}
+
+fn publishing() -> Vec<Case> {
+    let field = |field: &str, bytes: &str| json!({"field": field, "bytes": bytes});
+    let much = json!({"publish_bytes": 16 << 20});
+    vec![
+        case(
+            "publishes 101 messages, of 100",
+            "publish_many",
+            json!({"count": "101"}),
+            none(),
+            Some("limits.publish_messages"),
+        ),
+        case("publishes 100 messages, of 100", "publish_many", json!({"count": "100"}), none(), None),
+        case(
+            "publishes a byte more than a mebibyte",
+            "publish_big",
+            json!({"bytes": "1048577"}),
+            none(),
+            Some("limits.publish_bytes"),
+        ),
+        case("publishes 32 MiB, with the highest limit", "publish_big", none(), much, Some("")),
+        case("publishes to what is no name", "bad_topic", none(), none(), Some("bad call")),
+        case(
+            "publishes to a topic named like a path",
+            "bad_topic",
+            json!({"topic": "../../etc/passwd"}),
+            none(),
+            Some("bad call"),
+        ),
+        case(
+            "publishes under an id of 257 bytes",
+            "publish_field",
+            field("id", "257"),
+            none(),
+            Some("bad call"),
+        ),
+        case("publishes under an id of 256 bytes", "publish_field", field("id", "256"), none(), None),
+        case(
+            "publishes with a key of 256 bytes",
+            "publish_field",
+            field("key", "256"),
+            none(),
+            Some("bad call"),
+        ),
+        case(
+            "publishes with a content type of 256 bytes",
+            "publish_field",
+            field("content_type", "256"),
+            none(),
+            Some("bad call"),
+        ),
+        case(
+            "publishes with headers of more than 32 KiB",
+            "publish_field",
+            field("header", "32768"),
+            none(),
+            Some("bad call"),
+        ),
+    ]
+}
+
+fn states() -> Vec<Case> {
+    let bytes = |bytes: &str| json!({"bytes": bytes});
+    let count = |count: &str| json!({"count": count});
+    vec![
+        case("writes 101 keys, of 100", "state_many", count("101"), none(), Some("limits.state_writes")),
+        case("writes 100 keys, of 100", "state_many", count("100"), none(), None),
+        case("writes a value of 64 KiB and a byte", "state_big", bytes("65537"), none(), Some("65536")),
+        case("writes a value of 64 KiB", "state_big", bytes("65536"), none(), None),
+        case(
+            "writes 3 MB of state, of 1 MiB",
+            "state_many_big",
+            count("50"),
+            none(),
+            Some("limits.state_bytes"),
+        ),
+        case("writes under a key of 513 bytes", "state_key", bytes("513"), none(), Some("bad call")),
+        case("writes under a key of 512 bytes", "state_key", bytes("512"), none(), None),
+        case("writes under a key with a line break", "state_key_control", none(), none(), Some("bad call")),
+        case("writes under the empty key", "state_key_empty", none(), none(), Some("bad call")),
+        case("lists 1,001 entries at once", "state_list", json!({"limit": "1001"}), none(), Some("bad call")),
+        case(
+            "lists 4 billion entries at once",
+            "state_list",
+            json!({"limit": "4294967295"}),
+            none(),
+            Some("bad call"),
+        ),
+    ]
+}
+
+fn lies() -> Vec<Case> {
+    vec![
+        case("logs what is no UTF-8", "bad_utf8_log", none(), none(), Some("")),
+        case("writes under a key that is no UTF-8", "bad_utf8_key", none(), none(), Some("")),
+        case("asks for a configuration that is no UTF-8", "bad_utf8_config", none(), none(), Some("")),
+        case("rejects with a reason that is no UTF-8", "bad_utf8_reason", none(), none(), Some("")),
+        case("hands over a text that lies outside of its memory", "bad_pointer", none(), none(), Some("")),
+    ]
+}
+
+/// The table of docs/reliability.md is that of this file.
+#[test]
+fn the_documented_hostile_plugins_are_those_that_are_tried() {
+    let text = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let (_, table) = text.split_once("| the plugin | what must happen, and does |").unwrap();
+    let documented: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    let tried: Vec<String> = cases().iter().map(Case::row).collect();
+    assert!(tried.len() >= 40, "{}", tried.len());
+    assert_eq!(documented, tried, "write it so:\n{}", tried.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,12 +268,16 @@ async fn every_hostile_guest_is_contained_and_named() {
                 assert!(reason.contains(word), "{what}: {reason}");
                 assert!(reason.len() < 2_000, "{what}: {} bytes", reason.len());
                 tried(&server, name, word, &what).await;
+                let state = server.all(&format!("/subscriptions/{name}/state?prefix=")).await;
+                assert!(state.is_empty(), "{what}: nothing of a failed attempt takes effect: {state:?}");
             }
         }
     }
     assert_eq!(server.all("/subscriptions/healthy/state?prefix=").await[0]["value"], 1);
     let story = server.get("/messages/m").await;
     for delivery in story["deliveries"].as_array().unwrap() {
+        let published = delivery["published"].as_array().unwrap();
+        assert!(delivery["status"] == "acked" || published.is_empty(), "{delivery}");
         let logs = delivery["attempts"][0]["logs"].to_string();
         assert!(logs.len() < 100_000, "the log limit holds: {} bytes", logs.len());
     }

@@ -19,6 +19,7 @@ mod orders;
 mod rabbit;
 mod redis;
 mod servers;
+mod shipping;
 mod story;
 mod swap;
 mod telemetry;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use brolly_tests::{
     eventually, orders,
-    server::{PATIENCE, Server, plugin_bytes},
+    server::{PATIENCE, Server, another_version, plugin_bytes},
 };
 use serde_json::json;
 
@@ -14,7 +14,7 @@ async fn a_new_version_takes_over_without_losing_or_repeating_anything() {
     let server = Server::start(dir.path()).await;
     server.put("/topics/orders.paid", json!({})).await;
     let old = server.upload("settlement", plugin_bytes("settlement")).await;
-    let new = server.upload("settlement", another_version(plugin_bytes("settlement"))).await;
+    let new = server.upload("settlement", another_version(plugin_bytes("settlement"), "built again")).await;
     assert_ne!(old, new);
     let subscription = |version: &str, workers: u32| json!({"queue": "settlement", "plugin": "settlement", "version": version, "workers": workers});
     server.subscribe("settlement", "orders.paid", "settlement", &old, json!({"workers": 2})).await;
@@ -61,13 +61,4 @@ async fn a_new_version_takes_over_without_losing_or_repeating_anything() {
     assert_eq!(server.call(reqwest::Method::DELETE, &path(&new), None).await.problem(409), "in-use");
     assert_eq!(server.call(reqwest::Method::DELETE, &path(&old), None).await.status, 204);
     assert_eq!(server.terminate().await, Some(0));
-}
-
-/// The same program under another digest: a custom section is no part of what runs.
-fn another_version(mut wasm: Vec<u8>) -> Vec<u8> {
-    let section = b"\x07versionbuilt again";
-    wasm.push(0);
-    wasm.push(u8::try_from(section.len()).unwrap());
-    wasm.extend_from_slice(section);
-    wasm
 }

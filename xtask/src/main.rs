@@ -1,4 +1,5 @@
-//! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench | scale`.
+//! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench | scale`
+//! and what shows that nothing is lost: `sim | planted | fuzz | soak | deny | sbom`.
 //!
 //! One file per command. It knows the layout of the tree and the command line of `brolly`; it
 //! links to no other crate of the workspace, so that it builds in seconds.
@@ -7,12 +8,16 @@ mod bench;
 mod check;
 mod debian;
 mod demo;
+mod deny;
+mod planted;
 mod plugins;
 mod scale;
 mod servers;
 mod signals;
+mod sim;
 mod test;
 mod toolchain;
+mod tools;
 mod tree;
 
 use std::process::ExitCode;
@@ -35,6 +40,14 @@ enum Command {
     Bench(bench::Arguments),
     /// Fill a host with much of everything and measure how its lists answer.
     Scale(scale::Arguments),
+    /// Live through power cuts on simulated time, one life for each seed.
+    Sim(sim::Arguments),
+    /// Plant deliberate bugs in a copy of the tree and show which tests find them.
+    Planted(planted::Arguments),
+    /// Hold what comes from outside to deny.toml: licences, bans, duplicates, sources, advisories.
+    Deny,
+    /// Write what the binary is made of to target/sbom/brolly.cdx.json.
+    Sbom,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +58,10 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
+        Command::Planted(arguments) => planted::run(&arguments),
+        Command::Deny => deny::run(),
+        Command::Sbom => deny::sbom(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

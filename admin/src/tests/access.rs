@@ -47,6 +47,12 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("DELETE", "/api/v1/subscriptions/{subscription}", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/pause", Some(CHANGE)),
     ("POST", "/api/v1/subscriptions/{subscription}/resume", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions/{subscription}/swaps", Some(READ)),
+    ("POST", "/api/v1/subscriptions/{subscription}/rollback", Some(CHANGE)),
+    ("GET", "/api/v1/subscriptions/{subscription}/rollout", Some(READ)),
+    ("PUT", "/api/v1/subscriptions/{subscription}/rollout", Some(CHANGE)),
+    ("DELETE", "/api/v1/subscriptions/{subscription}/rollout", Some(CHANGE)),
+    ("POST", "/api/v1/subscriptions/{subscription}/rollout/promote", Some(CHANGE)),
     ("GET", "/api/v1/subscriptions/{subscription}/forward", Some(READ)),
     ("GET", "/api/v1/subscriptions/{subscription}/state", Some(READ)),
     // Not the role but the right `payloads`, which viewers have not by default.

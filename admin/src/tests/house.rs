@@ -76,7 +76,9 @@ impl Handler for Obedient {
         let mut effects = Effects::default();
         let outcome = match payload["do"].as_str() {
             Some("reject") => Outcome::Reject { reason: format!("told to reject {}", call.message.key) },
-            Some("retry") => Outcome::Retry { reason: "told to retry".to_owned(), delay: None },
+            Some("retry") => {
+                Outcome::Retry { reason: "told to retry".to_owned(), delay: None, dependency: None }
+            }
             _ => Outcome::Ack,
         };
         effects.state.insert(call.message.key.clone(), Some(call.message.payload.clone()));

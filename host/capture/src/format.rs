@@ -162,6 +162,9 @@ pub struct Happened {
     pub reason: Option<String>,
     /// The delay that a retry asks for.
     pub delay_ms: Option<u64>,
+    /// What a retry says cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<String>,
     /// State written: the last value of each key; none deletes it.
     pub state: BTreeMap<String, Option<Blob>>,
     /// Messages published, in order.
@@ -347,12 +350,18 @@ impl From<&Message> for CapturedMessage {
 
 impl From<&Handled> for Happened {
     fn from(handled: &Handled) -> Self {
-        let (outcome, reason, delay) = match &handled.verdict {
-            Verdict::Outcome(Outcome::Ack) => ("ack", None, None),
-            Verdict::Outcome(Outcome::Retry { reason, delay }) => ("retry", Some(reason.clone()), *delay),
-            Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason.clone()), None),
-            Verdict::Fault(fault) => ("fault", Some(fault.to_string()), None),
-            Verdict::Unavailable(reason) => ("unavailable", Some(reason.clone()), None),
+        let (delay, dependency) = match &handled.verdict {
+            Verdict::Outcome(Outcome::Retry { delay, dependency, .. }) => (*delay, dependency.clone()),
+            Verdict::Outcome(Outcome::Ack | Outcome::Reject { .. })
+            | Verdict::Fault(_)
+            | Verdict::Unavailable(_) => (None, None),
+        };
+        let (outcome, reason) = match &handled.verdict {
+            Verdict::Outcome(Outcome::Ack) => ("ack", None),
+            Verdict::Outcome(Outcome::Retry { reason, .. }) => ("retry", Some(reason.clone())),
+            Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason.clone())),
+            Verdict::Fault(fault) => ("fault", Some(fault.to_string())),
+            Verdict::Unavailable(reason) => ("unavailable", Some(reason.clone())),
         };
         let Effects { state, publish } = &handled.effects;
         let write = |(key, value): (&String, &Option<Bytes>)| (key.clone(), value.clone().map(Blob));
@@ -360,6 +369,7 @@ impl From<&Handled> for Happened {
             outcome: outcome.to_owned(),
             reason,
             delay_ms: delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            dependency,
             state: state.iter().map(write).collect(),
             published: publish.iter().map(Published::from).collect(),
             logs: handled.logs.clone(),

@@ -8,11 +8,13 @@
 //! what was read. Dispatch records, the binary
 //! replays; no I/O is done here. See docs/adr/0010-captures.md.
 
+mod again;
 mod format;
 mod noted;
 mod recorder;
 mod replay;
 
+pub use again::record;
 pub use format::{
     Blob, Capture, CapturedAnswer, CapturedMessage, CapturedRequest, FORMAT, Happened, Published, Read,
 };

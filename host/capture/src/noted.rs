@@ -23,6 +23,19 @@ impl<'a> Noted<'a> {
         Self { state: call.state, outside: call.outside, reads: Mutex::default() }
     }
 
+    /// The call, with its reads noted.
+    pub(crate) fn call<'b>(&'b self, call: &Call<'b>) -> Call<'b> {
+        Call {
+            message: call.message,
+            subscription: call.subscription,
+            attempt: call.attempt,
+            last_attempt: call.last_attempt,
+            idempotency_key: call.idempotency_key,
+            state: self,
+            outside: self,
+        }
+    }
+
     /// All reads, if they were not too many.
     pub(crate) fn complete(self) -> Option<Vec<Read>> {
         let Reads { reads, bytes } = self.reads.into_inner();

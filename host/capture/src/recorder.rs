@@ -16,7 +16,7 @@ use brolly_core::{Call, Clock, Handled, Handler, Name, Subscription, Verdict};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
-use crate::{Capture, CapturedMessage, FORMAT, Happened, Read, noted::Noted};
+use crate::{Capture, noted::Noted};
 
 /// Captures kept of one subscription.
 pub const MAX_CAPTURES: usize = 100;
@@ -213,39 +213,17 @@ impl Handler for Recording {
             return self.handler.handle(call);
         }
         let noted = Noted::new(call);
-        let handled = self.handler.handle(&Call {
-            message: call.message,
-            subscription: call.subscription,
-            attempt: call.attempt,
-            last_attempt: call.last_attempt,
-            idempotency_key: call.idempotency_key,
-            state: &noted,
-            outside: &noted,
-        });
+        let handled = self.handler.handle(&noted.call(call));
         if mode.keeps(&handled.verdict) {
+            let terms = self.terms.clone();
             match noted.complete() {
-                Some(reads) => self.recorder.keep(self.capture(call, reads, &handled)),
+                Some(reads) => {
+                    self.recorder.keep(Capture::of(call, reads, &handled, self.clock.now(), terms));
+                }
                 None => self.recorder.skip(),
             }
         }
         handled
-    }
-}
-
-impl Recording {
-    fn capture(&self, call: &Call<'_>, reads: Vec<Read>, handled: &Handled) -> Capture {
-        Capture {
-            brolly_capture: FORMAT,
-            at_ms: self.clock.now().0,
-            subscription: call.subscription.clone(),
-            terms: self.terms.clone(),
-            message: CapturedMessage::from(call.message),
-            attempt: call.attempt,
-            last_attempt: call.last_attempt,
-            idempotency_key: call.idempotency_key.to_owned(),
-            reads,
-            happened: Happened::from(handled),
-        }
     }
 }
 
@@ -261,7 +239,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Recorded;
+    use crate::{Happened, Recorded};
 
     /// Reads what the payload names, and ends as the key says.
     struct Reader;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use brolly_core::{
-    AlertRule, BrokerDefinition, Channel, Code, HandledBy, Name, Queue, Refusal, Route, Subscription, Topic,
-    defaults,
+    AlertRule, BrokerDefinition, Channel, Code, Digest, HandledBy, Name, Queue, Refusal, Route, Subscription,
+    Topic, defaults,
 };
 
 use crate::{Plugin, Role, Snapshot};
@@ -164,11 +164,15 @@ pub(crate) fn subscription_ends(
     }
     match subscription.handled_by()? {
         HandledBy::Plugin { plugin, version } => {
-            let known =
-                snapshot.plugins.get(plugin).is_some_and(|entry| entry.value.version(&version).is_some());
-            if known {
+            let known = |version: &Digest| {
+                snapshot.plugins.get(plugin).is_some_and(|entry| entry.value.version(version).is_some())
+            };
+            let candidate = subscription.rollout.as_ref().map(|rollout| rollout.version);
+            let Some(version) =
+                [Some(version), candidate].into_iter().flatten().find(|version| !known(version))
+            else {
                 return Ok(());
-            }
+            };
             refuse(
                 Code::UnknownReference,
                 format!(
@@ -260,17 +264,18 @@ pub(crate) fn forwards_to(snapshot: &Snapshot, topic: &Name) -> Result<(), Refus
 
 /// A plugin must keep the versions that subscriptions use.
 pub(crate) fn used_versions_kept(snapshot: &Snapshot, name: &Name, plugin: &Plugin) -> Result<(), Refusal> {
-    let lost = snapshot.subscriptions.iter().find(|(_, subscription)| {
-        subscription.value.uses(name)
-            && subscription.value.version.is_none_or(|version| plugin.version(&version).is_none())
+    let lost = snapshot.subscriptions.iter().find_map(|(user, entry)| {
+        let candidate = entry.value.rollout.as_ref().map(|rollout| rollout.version);
+        let used = [entry.value.version, candidate].into_iter().flatten();
+        let gone = used.filter(|_| entry.value.uses(name)).find(|version| plugin.version(version).is_none());
+        gone.map(|version| (user, version))
     });
     match lost {
-        Some((subscription, entry)) => refuse(
+        Some((subscription, version)) => refuse(
             Code::InUse,
             format!(
-                "the version {} of the plugin {name} is used by the subscription {subscription}; move that to another \
-                 version first",
-                entry.value.version.map(|version| version.to_string()).unwrap_or_default()
+                "the version {version} of the plugin {name} is used by the subscription {subscription}; move that to \
+                 another version first"
             ),
         ),
         None => Ok(()),

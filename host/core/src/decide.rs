@@ -50,12 +50,14 @@ impl Default for RetryPolicy {
 pub enum Decision {
     /// Handled: its effects take place.
     Ack,
-    /// Try again after the delay; the attempt counts.
+    /// Try again after the delay.
     Retry {
         /// How long to wait.
         delay: Duration,
         /// Why.
         reason: String,
+        /// Whether the attempt counts toward the retry policy.
+        counts: bool,
     },
     /// Keep it as a dead letter.
     DeadLetter {
@@ -92,13 +94,27 @@ pub enum Settlement {
 }
 
 impl Decision {
-    /// What the broker is told after so many attempts.
+    /// What the broker is told after an attempt with this number.
     #[must_use]
-    pub fn settlement(&self, attempts: u32) -> Settlement {
+    pub fn settlement(&self, attempt: u32) -> Settlement {
         match self {
             Decision::Ack | Decision::DeadLetter { .. } => Settlement::Ack,
-            Decision::Retry { delay, .. } => Settlement::Retry { delay: *delay, attempts },
+            Decision::Retry { delay, .. } => {
+                Settlement::Retry { delay: *delay, attempts: self.counted(attempt) }
+            }
             Decision::Release { delay, .. } => Settlement::Release { delay: *delay },
+        }
+    }
+
+    /// How many attempts count after one with this number.
+    #[must_use]
+    pub fn counted(&self, attempt: u32) -> u32 {
+        match self {
+            Decision::Retry { counts: false, .. } => attempt.saturating_sub(1),
+            Decision::Retry { counts: true, .. }
+            | Decision::Ack
+            | Decision::DeadLetter { .. }
+            | Decision::Release { .. } => attempt,
         }
     }
 }
@@ -107,8 +123,9 @@ impl Decision {
 const RELEASE_DELAY: Duration = Duration::from_secs(1);
 
 /// Decides what becomes of a delivery. `attempt` counts from 1; `spread` is a random number in [0, 1).
+/// `spared` says that faults are held against the version of the handler and not against the delivery.
 #[must_use]
-pub fn decide(verdict: &Verdict, attempt: u32, policy: &RetryPolicy, spread: f64) -> Decision {
+pub fn decide(verdict: &Verdict, attempt: u32, policy: &RetryPolicy, spared: bool, spread: f64) -> Decision {
     let (asked, reason) = match verdict {
         Verdict::Outcome(Outcome::Ack) => return Decision::Ack,
         Verdict::Outcome(Outcome::Reject { reason }) => {
@@ -117,10 +134,15 @@ pub fn decide(verdict: &Verdict, attempt: u32, policy: &RetryPolicy, spread: f64
         Verdict::Unavailable(reason) => {
             return Decision::Release { delay: RELEASE_DELAY, reason: reason.clone() };
         }
-        Verdict::Outcome(Outcome::Retry { reason, delay }) => (*delay, reason.clone()),
+        Verdict::Outcome(Outcome::Retry { reason, delay, .. }) => (*delay, reason.clone()),
         Verdict::Fault(fault) => (None, fault.to_string()),
     };
-    if attempt >= policy.max_attempts {
+    let counts = match verdict {
+        Verdict::Fault(_) => !spared,
+        Verdict::Outcome(Outcome::Retry { dependency, .. }) => dependency.is_none(),
+        Verdict::Outcome(Outcome::Ack | Outcome::Reject { .. }) | Verdict::Unavailable(_) => true,
+    };
+    if counts && attempt >= policy.max_attempts {
         let reason = match attempt {
             1 => format!("the only attempt failed: {reason}"),
             n => format!("all {n} attempts failed; the last: {reason}"),
@@ -130,7 +152,7 @@ pub fn decide(verdict: &Verdict, attempt: u32, policy: &RetryPolicy, spread: f64
     let delay = asked
         .map(|delay| delay.min(Duration::from_millis(RetryPolicy::MAX_DELAY_MS)))
         .unwrap_or_else(|| policy.delay(attempt, spread));
-    Decision::Retry { delay, reason }
+    Decision::Retry { delay, reason, counts }
 }
 
 #[cfg(test)]
@@ -141,15 +163,34 @@ mod tests {
     const POLICY: RetryPolicy = RetryPolicy { max_attempts: 3, initial_delay_ms: 100, max_delay_ms: 250 };
 
     fn check(verdict: Verdict, attempt: u32, expect: Decision) {
-        assert_eq!(decide(&verdict, attempt, &POLICY, 0.5), expect);
+        assert_eq!(decide(&verdict, attempt, &POLICY, false, 0.5), expect);
+    }
+
+    #[test]
+    fn attempts_that_are_not_the_deliverys_fault_do_not_count() {
+        let fault = Verdict::Fault(Fault::TimeOut { limit_ms: 9 });
+        let named = Verdict::Outcome(Outcome::Retry {
+            reason: "down".into(),
+            delay: None,
+            dependency: Some("insurer".into()),
+        });
+        for (verdict, spared) in [(&fault, true), (&named, false)] {
+            let decision = decide(verdict, 3, &POLICY, spared, 0.5);
+            assert!(matches!(decision, Decision::Retry { counts: false, .. }), "{decision:?}");
+            let Settlement::Retry { attempts, .. } = decision.settlement(3) else { panic!("{decision:?}") };
+            assert_eq!((attempts, decision.counted(3)), (2, 2));
+        }
+        let decision = decide(&fault, 2, &POLICY, false, 0.5);
+        assert_eq!((decision.counted(2), Decision::Ack.counted(2)), (2, 2));
     }
 
     fn retry(delay: Option<u64>) -> Verdict {
-        Verdict::Outcome(Outcome::Retry { reason: "busy".into(), delay: delay.map(Duration::from_millis) })
+        let delay = delay.map(Duration::from_millis);
+        Verdict::Outcome(Outcome::Retry { reason: "busy".into(), delay, dependency: None })
     }
 
     fn again(ms: u64, reason: &str) -> Decision {
-        Decision::Retry { delay: Duration::from_millis(ms), reason: reason.into() }
+        Decision::Retry { delay: Duration::from_millis(ms), reason: reason.into(), counts: true }
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub mod defaults {
         Name::new("embedded").expect("a constant that keeps the rule for names")
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the field that it fills may be null")]
+    pub(crate) fn guard() -> Option<crate::Guard> {
+        Some(crate::Guard::default())
+    }
+
     pub(super) fn key_pattern() -> String {
         "#".to_owned()
     }

@@ -106,6 +106,8 @@ pub enum Outcome {
         reason: String,
         /// When to try again; none leaves it to the retry policy.
         delay: Option<Duration>,
+        /// What it needs and could not reach: 1 to 100 bytes. The attempt then does not count.
+        dependency: Option<String>,
     },
     /// Never.
     Reject {

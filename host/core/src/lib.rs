@@ -24,6 +24,7 @@ mod name;
 mod outside;
 mod pattern;
 mod refusal;
+mod rollout;
 mod router;
 mod subscription;
 
@@ -53,5 +54,6 @@ pub use outside::{
 };
 pub use pattern::Pattern;
 pub use refusal::{Code, Refusal};
+pub use rollout::{Guard, Judgement, Mode, Rollout, Rules, Score};
 pub use router::{Router, Routing};
-pub use subscription::{Forward, HandledBy, Limits, Order, Reuse, Subscription};
+pub use subscription::{Forward, HandledBy, Limits, Order, Rate, Reuse, Subscription, Terms};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Code, Digest, Grants, Name, Refusal, RetryPolicy,
+    Code, Digest, Grants, Guard, Name, Refusal, RetryPolicy, Rollout,
     definition::{Mistakes, defaults},
 };
 
@@ -87,6 +87,32 @@ impl Default for Limits {
     }
 }
 
+/// How fast deliveries are handled at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Attempts that begin in a second: 1 to 1,000,000.
+    pub per_second: u32,
+    /// Attempts that may begin at once after a rest: 1 to 1,000,000; none means a tenth of `per_second`,
+    /// at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Subscriptions that say the same name here share one rate; if they do not agree on it, the
+    /// slowest holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub shared: Option<Name>,
+}
+
+impl Rate {
+    /// Attempts that may begin at once.
+    #[must_use]
+    pub fn burst(&self) -> u32 {
+        self.burst.unwrap_or((self.per_second / 10).max(1))
+    }
+}
+
 /// Where the messages of a queue are moved, with their ids, keys and headers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -116,8 +142,21 @@ pub enum HandledBy<'a> {
     Forward(&'a Forward),
 }
 
-/// Who handles the messages of a queue, and how.
+/// The part of a subscription that a handler could notice: what changes hands when a version takes over,
+/// and comes back when it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields of Subscription")]
+pub struct Terms {
+    pub plugin: Name,
+    pub version: Digest,
+    pub config: BTreeMap<String, String>,
+    pub limits: Limits,
+    pub grants: Grants,
+    pub instances: Reuse,
+}
+
+/// Who handles the messages of a queue, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Subscription {
@@ -161,6 +200,15 @@ pub struct Subscription {
     /// What the handler may do.
     #[serde(default)]
     pub grants: Grants,
+    /// How fast deliveries are handled at most; none means as fast as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Watches over a version that takes over; null means that nobody does.
+    #[serde(default = "defaults::guard")]
+    pub guard: Option<Guard>,
+    /// A candidate that is held against the version before it takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// Paused: no delivery is taken. Left out in a PUT, the present state stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
@@ -196,6 +244,51 @@ impl Subscription {
             (_, _, Some(_)) => "there is both plugin or version and forward; give one of them",
         };
         Err(Refusal::new(Code::InvalidDefinition, detail))
+    }
+
+    fn check_rollout(&self, rollout: &Rollout, mistakes: &mut Mistakes) {
+        rollout.check(mistakes);
+        let config =
+            rollout.config.iter().flatten().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        mistakes.range("rollout.config (bytes)", config as u64, 0..=Self::CONFIG_BYTES as u64);
+        if self.forward.is_some() {
+            mistakes.0.push("there is both forward and rollout; a forward has no versions".to_owned());
+        }
+        if self.version == Some(rollout.version)
+            && rollout.config.as_ref().is_none_or(|config| *config == self.config)
+        {
+            mistakes.0.push("rollout.version is the version that runs; name the candidate".to_owned());
+        }
+    }
+
+    /// What a handler could notice of it; none for a forward.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        Some(Terms {
+            plugin: self.plugin.clone()?,
+            version: self.version?,
+            config: self.config.clone(),
+            limits: self.limits.clone(),
+            grants: self.grants.clone(),
+            instances: self.instances,
+        })
+    }
+
+    /// The same subscription on other terms, with the version that they name alone.
+    #[must_use]
+    pub fn on(&self, terms: Terms) -> Self {
+        let Terms { plugin, version, config, limits, grants, instances } = terms;
+        let (plugin, version) = (Some(plugin), Some(version));
+        let (forward, rollout) = (None, None);
+        Self { plugin, version, config, limits, grants, instances, forward, rollout, ..self.clone() }
+    }
+
+    /// The subscription as the candidate of its rollout handles it; none without a rollout.
+    #[must_use]
+    pub fn candidate(&self) -> Option<Self> {
+        let rollout = self.rollout.clone()?;
+        let config = rollout.config.unwrap_or_else(|| self.config.clone());
+        Some(Self { version: Some(rollout.version), config, rollout: None, ..self.clone() })
     }
 
     /// Whether this plugin handles its deliveries.
@@ -234,6 +327,16 @@ impl Subscription {
         self.grants.check(&mut mistakes);
         let config: usize = self.config.iter().map(|(name, value)| name.len() + value.len()).sum();
         mistakes.range("config (bytes)", config as u64, 0..=Self::CONFIG_BYTES as u64);
+        if let Some(rate) = &self.rate {
+            mistakes.range("rate.per_second", rate.per_second.into(), 1..=1_000_000);
+            mistakes.range("rate.burst", rate.burst().into(), 1..=1_000_000);
+        }
+        if let Some(guard) = &self.guard {
+            guard.check(&mut mistakes);
+        }
+        if let Some(rollout) = &self.rollout {
+            self.check_rollout(rollout, &mut mistakes);
+        }
         mistakes.into_result()
     }
 }
@@ -273,6 +376,8 @@ mod tests {
             ("grants.http/response_bytes", 0, 16_777_216),
             ("retry/max_attempts", 1, 100),
             ("retry/max_delay_ms", 200, 86_400_000),
+            ("guard/faults", 1, 1_000),
+            ("guard/for_ms", 1_000, 86_400_000),
         ];
         for (path, low, high) in ranges {
             let (group, field) = path.split_once('/').unwrap();
@@ -296,6 +401,48 @@ mod tests {
                 assert!(with(low - 1).unwrap_err().contains(field), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn rates_and_rollouts_have_limits_too() {
+        let rate = |json: serde_json::Value| subscription(serde_json::json!({"rate": json}));
+        assert_eq!(
+            rate(serde_json::json!({"per_second": 1, "burst": 1_000_000, "shared": "insurer"})),
+            Ok(())
+        );
+        for (wrong, says) in [
+            (serde_json::json!({"per_second": 0}), "rate.per_second"),
+            (serde_json::json!({"per_second": 1_000_001}), "rate.per_second"),
+            (serde_json::json!({"per_second": 1, "burst": 0}), "rate.burst"),
+            (serde_json::json!({"per_second": 1, "burst": 1_000_001}), "rate.burst"),
+        ] {
+            assert!(rate(wrong).unwrap_err().contains(says), "{says}");
+        }
+        let other = format!("sha256:{}", "cd".repeat(32));
+        let rollout = |rules: serde_json::Value, percent: u32| {
+            let rollout =
+                serde_json::json!({"version": other, "mode": "shadow", "percent": percent, "rules": rules});
+            subscription(serde_json::json!({"rollout": rollout}))
+        };
+        assert_eq!(rollout(serde_json::json!({}), 1), Ok(()));
+        assert_eq!(rollout(serde_json::json!({"after": 1_000_000, "worse_percent": 100.0}), 100), Ok(()));
+        assert_eq!(rollout(serde_json::json!({"after": 5, "promote_after": 5}), 1), Ok(()));
+        for (rules, percent, says) in [
+            (serde_json::json!({}), 0, "rollout.percent"),
+            (serde_json::json!({}), 101, "rollout.percent"),
+            (serde_json::json!({"after": 0}), 1, "rollout.rules.after"),
+            (serde_json::json!({"after": 1_000_001}), 1, "rollout.rules.after"),
+            (serde_json::json!({"worse_percent": -0.1}), 1, "worse_percent"),
+            (serde_json::json!({"differing_percent": 100.1}), 1, "differing_percent"),
+            (serde_json::json!({"slower_percent": 100_000.1}), 1, "slower_percent"),
+            (serde_json::json!({"after": 5, "promote_after": 4}), 1, "promote_after"),
+        ] {
+            assert!(rollout(rules, percent).unwrap_err().contains(says), "{says}");
+        }
+        let same = format!("sha256:{}", "ab".repeat(32));
+        let rollout = serde_json::json!({"version": same, "mode": "canary", "percent": 5});
+        let mistake = subscription(serde_json::json!({"rollout": rollout})).unwrap_err();
+        assert!(mistake.contains("the version that runs"), "{mistake}");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Keeps one subscription as it is wanted: starts it, changes it while it runs, tries again when it
 //! fails, and lets it finish what it has in hand before it stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -9,7 +12,8 @@ use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
 use brolly_core::{
-    Clock, Consume, Digest, Forward, HandledBy, Handler, Name, Outside, Plugins, Source, Subscription,
+    Clock, Consume, Digest, Forward, HandledBy, Handler, Judgement, Name, Outside, Plugins, Source,
+    Subscription,
 };
 use brolly_ledger::Ledger;
 use parking_lot::RwLock;
@@ -27,7 +31,12 @@ use crate::{
     meters::{Meters, Names, Sent},
     plan::Plan,
     publishing::Publisher,
+    rates::Rates,
+    report::Stage,
+    rollout::{Hand, Rollout},
+    shipping::Shipping,
     status::{Board, State},
+    tenure::Tenure,
     traces::Tracer,
     worker::Worker,
 };
@@ -53,6 +62,8 @@ pub(crate) struct Parts {
     pub timed: Names,
     pub timed_queues: Names,
     pub sent: Arc<Sent>,
+    /// Rates that subscriptions share.
+    pub rates: Rates,
     /// Turns at loading a plugin.
     pub loading: Semaphore,
     pub tracer: Option<Tracer>,
@@ -99,6 +110,7 @@ impl Controller {
         let mut delays = backoff();
         while let Some(wanted) = self.next_wanted() {
             if wanted.definition.is_paused() {
+                self.write_versions();
                 self.board.set(State::Paused, wanted.definition.version, None, &*self.parts.clock);
                 delays = backoff();
                 if self.wanted.changed().await.is_err() {
@@ -129,7 +141,8 @@ impl Controller {
 
     /// Serves the queue until a change needs a new start, or a worker fails.
     async fn serve(&mut self, mut wanted: Wanted) -> Result<(), Error> {
-        let plan = self.plan(&wanted).await?;
+        let mut comparing = JoinSet::new();
+        let plan = self.plan(&wanted, &mut comparing).await?;
         let definition = &wanted.definition;
         let consume = Consume { order: definition.order, max_in_flight: definition.max_in_flight };
         let broker = self.parts.brokers.of_queue(&self.parts.catalog.snapshot(), &definition.queue)?;
@@ -138,15 +151,22 @@ impl Controller {
         let mut crew = Crew::default();
         self.board.set(State::Running, definition.version, None, &*self.parts.clock);
         tracing::info!(subscription = %self.name, version = definition.version.map(tracing::field::display), "the subscription runs");
+        let mut judge = Judge::default();
         let ended = loop {
             crew.resize(wanted.workers(), &worker);
+            let plan = worker.plan.load_full();
             tokio::select! {
                 Some(failed) = crew.failed() => break Err(failed),
+                finding = judge.next(&plan) => self.act(&plan, finding).await,
+                () = tokio::time::sleep(self.writing()) => self.write_versions(),
                 changed = self.wanted.changed() => {
                     let next = if changed.is_ok() { self.next_wanted() } else { None };
                     let Some(next) = next.filter(|next| wanted.runs_on_as(next)) else { break Ok(()) };
-                    match self.plan(&next).await {
-                        Ok(plan) => worker.plan.store(Arc::new(plan)),
+                    match self.plan(&next, &mut comparing).await {
+                        Ok(next) => {
+                            worker.plan.store(Arc::new(next));
+                            plan.tenure.resume();
+                        }
                         Err(error) => break Err(error),
                     }
                     self.board.set(State::Running, next.definition.version, None, &*self.parts.clock);
@@ -157,10 +177,50 @@ impl Controller {
         };
         crew.drain().await;
         source.close();
+        drop(worker);
+        while comparing.join_next().await.is_some() {}
+        self.write_versions();
         ended
     }
 
-    fn worker(
+    /// How long until the numbers of the versions are written down again.
+    fn writing(&self) -> Duration {
+        let changing = self.board.versions.is_changing(self.parts.clock.now());
+        if changing { Duration::from_secs(1) } else { Duration::from_secs(10) }
+    }
+
+    fn write_versions(&self) {
+        let (ledger, now) = (&self.parts.ledger, self.parts.clock.now());
+        if let Err(error) = self.board.versions.write(&self.name, ledger, now) {
+            tracing::error!(subscription = %self.name, %error, "what its versions did could not be written down");
+        }
+    }
+
+    /// Does what the guard or the rules of a rollout have found.
+    async fn act(&self, plan: &Plan, finding: Finding) {
+        let door = Shipping { name: &self.name, parts: &self.parts, board: &self.board, author: None };
+        let done = match &finding {
+            Finding::Tripped(why) => {
+                tracing::warn!(subscription = %self.name, version = plan.definition.version.map(tracing::field::display), why, "the version faults too often: the host goes back to the one before");
+                door.go_back(plan.definition.version, None, Some(why.clone())).await
+            }
+            Finding::Judged(Judgement::Promote) => {
+                tracing::info!(subscription = %self.name, "the candidate has kept every rule and takes over");
+                door.end_rollout(true, Some("it has kept every rule (promote_after)".to_owned())).await
+            }
+            Finding::Judged(Judgement::Abandon(why)) => {
+                tracing::warn!(subscription = %self.name, why, "the candidate is abandoned");
+                door.end_rollout(false, Some(why.clone())).await
+            }
+            Finding::Judged(Judgement::Wait) => return,
+        };
+        if let Err(error) = done {
+            tracing::error!(subscription = %self.name, %error, ?finding, "the version of a subscription could not be changed");
+            plan.tenure.resume();
+        }
+    }
+
+    pub(crate) fn worker(
         &self,
         definition: &Subscription,
         system: &'static str,
@@ -196,7 +256,7 @@ impl Controller {
         }
     }
 
-    async fn plan(&self, wanted: &Wanted) -> Result<Plan, Error> {
+    pub(crate) async fn plan(&self, wanted: &Wanted, comparing: &mut JoinSet<()>) -> Result<Plan, Error> {
         let definition = wanted.definition.clone();
         let handler = match definition.handled_by()? {
             HandledBy::Plugin { version, .. } => self.plugin(&definition, version).await?,
@@ -208,8 +268,39 @@ impl Controller {
                 runtime: tokio::runtime::Handle::current(),
             }),
         };
-        let (name, outside) = (self.name.clone(), self.parts.outside.clone());
-        Ok(Plan { name, definition, handler, outside, max_age: wanted.max_age })
+        let (name, max_age) = (self.name.clone(), wanted.max_age);
+        let place = (&name, &*self.parts.ledger, self.parts.clock.now());
+        let tenure = self.board.versions.tenure(place, &definition, &handler)?;
+        let rollout = self.rollout(&definition, handler.clone(), comparing).await?;
+        let snapshot = self.parts.catalog.snapshot();
+        let others = snapshot.subscriptions.values().filter_map(|entry| entry.value.rate.as_ref());
+        let pace = definition.rate.as_ref().map(|rate| self.parts.rates.of(rate, others));
+        let outside = self.parts.outside.clone();
+        Ok(Plan { name, definition, handler, outside, tenure, rollout, pace, max_age })
+    }
+
+    /// The candidate beside the handler, if one is wanted; what compares the two is added to `comparing`.
+    async fn rollout(
+        &self,
+        definition: &Arc<Subscription>,
+        handler: Arc<dyn Handler>,
+        comparing: &mut JoinSet<()>,
+    ) -> Result<Option<Arc<Rollout>>, Error> {
+        let (parts, now) = (&self.parts, self.parts.clock.now());
+        let place = (&self.name, &*parts.ledger, now);
+        let (Some(wanted), Some(candidate)) = (&definition.rollout, definition.candidate()) else {
+            self.board.versions.end_rollout(place, Stage::Abandoned, None)?;
+            return Ok(None);
+        };
+        let report = self.board.versions.report(place, wanted, definition.version)?;
+        let version = candidate.version;
+        let loaded = self.plugin(&Arc::new(candidate), wanted.version).await?;
+        let running = Hand { handler, version: definition.version };
+        let hands = [running, Hand { handler: loaded, version }];
+        let of = (self.name.clone(), parts.ledger.clone(), parts.clock.clone());
+        let (rollout, comparer) = Rollout::new(wanted.clone(), hands, report, of);
+        comparing.spawn_blocking(move || comparer.run());
+        Ok(Some(rollout))
     }
 
     async fn plugin(
@@ -227,6 +318,46 @@ impl Controller {
         };
         let recorder = self.parts.recorders.of(&self.name);
         Ok(recorder.over(&definition, handler, self.parts.clock.clone()))
+    }
+}
+
+/// What has been found out about the versions of a plan.
+#[derive(Debug)]
+enum Finding {
+    /// The guard has seen too many faults, for this reason.
+    Tripped(String),
+    /// The rules of a rollout have said something.
+    Judged(Judgement),
+}
+
+/// Waits for findings, each once.
+#[derive(Default)]
+struct Judge {
+    tripped: Weak<Tenure>,
+    judged: Weak<Rollout>,
+}
+
+impl Judge {
+    async fn next(&mut self, plan: &Plan) -> Finding {
+        let guarded = !std::ptr::eq(self.tripped.as_ptr(), Arc::as_ptr(&plan.tenure));
+        let rollout =
+            plan.rollout.as_ref().filter(|rollout| !std::ptr::eq(self.judged.as_ptr(), Arc::as_ptr(rollout)));
+        let judged = async {
+            match rollout {
+                Some(rollout) => rollout.judged().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            why = plan.tenure.tripped(), if guarded => {
+                self.tripped = Arc::downgrade(&plan.tenure);
+                Finding::Tripped(why)
+            }
+            judgement = judged => {
+                self.judged = rollout.map(Arc::downgrade).unwrap_or_default();
+                Finding::Judged(judgement)
+            }
+        }
     }
 }
 

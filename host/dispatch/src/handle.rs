@@ -24,6 +24,7 @@ use crate::{
     controller::{LOADING, Parts},
     feeds,
     meters::{NAMES, Names, Sent, TIMED},
+    rates::Rates,
     status::{Board, State, Status},
     supervisor::Supervisor,
     traces::{self, Span, TraceContext, Tracer},
@@ -86,6 +87,7 @@ impl Dispatch {
             timed: Names::up_to(TIMED),
             timed_queues: Names::up_to(TIMED),
             sent: Arc::default(),
+            rates: Rates::default(),
             loading: Semaphore::new(LOADING),
             tracer: config.tracer.clone(),
         });
@@ -299,13 +301,21 @@ impl Handle {
     ) -> Result<Put<Subscription>, Error> {
         // These say more than a plugin file that is not there.
         self.admit(name, &value).await?;
-        if let HandledBy::Plugin { version, .. } = value.handled_by()? {
+        self.try_out(name, &value).await?;
+        self.announce(name, &value);
+        Ok(self.catalog().put(name, value, only_if, self.author()).await?)
+    }
+
+    /// Makes an instance of the plugin of a subscription, and of its candidate.
+    pub(crate) async fn try_out(&self, name: &Name, value: &Subscription) -> Result<(), Error> {
+        for definition in [Some(value.clone()), value.candidate()].into_iter().flatten() {
+            let HandledBy::Plugin { version, .. } = definition.handled_by()? else { continue };
             let (plugins, wasm) = (self.parts().plugins.clone(), self.catalog().plugin_file(&version));
-            let (tried, definition) = (name.clone(), value.clone());
-            blocking("trying a plugin", move || plugins.handler(&tried, &definition, &version, &wasm))
+            let name = name.clone();
+            blocking("trying a plugin", move || plugins.handler(&name, &definition, &version, &wasm))
                 .await??;
         }
-        Ok(self.catalog().put(name, value, only_if, self.author()).await?)
+        Ok(())
     }
 
     /// Pauses or resumes a subscription; stored, so that it survives a restart.

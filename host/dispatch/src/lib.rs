@@ -6,6 +6,7 @@
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
 mod alerts;
+mod breaker;
 mod brokers;
 mod captures;
 mod controller;
@@ -22,10 +23,17 @@ mod plan;
 mod progress;
 mod publishing;
 mod queues;
+mod rates;
+mod report;
+mod rollout;
+mod shipping;
 mod status;
+mod stepped;
 mod supervisor;
+mod tenure;
 mod traces;
 mod uploads;
+mod versions;
 mod worker;
 
 pub use brolly_alerts::{
@@ -37,10 +45,11 @@ pub use brolly_catalog::{
     Snapshot, Token, Version,
 };
 pub use brolly_ledger::{
-    Attempt, AttemptOutcome, DeadLetter, DeliveryHistory, Found, Heard, History, Reason, Reasons, Search,
-    Status as DeliveryStatus, Tally,
+    Attempt, AttemptOutcome, Cause, DeadLetter, DeliveryHistory, Found, Heard, History, Reason, Reasons,
+    Search, Side, Status as DeliveryStatus, Swap, Tally,
 };
 
+pub use breaker::Dependency;
 pub use dead_letters::{DeskResult, Selection};
 pub use desk::{Edit, Letter, Trial};
 pub use error::Error;
@@ -51,6 +60,8 @@ pub use latency::Percentiles;
 pub use meters::NAMES;
 pub use progress::{Arrival, Progress};
 pub use queues::QueueCounts;
+pub use report::{Example, Part, Report, Stage, Took};
 pub use status::{State, Status};
+pub use stepped::Stepped;
 pub use traces::{TraceContext, Tracer};
 pub use uploads::{Denied, Uploaded};

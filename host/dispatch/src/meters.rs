@@ -56,6 +56,8 @@ pub(crate) struct Meters {
     pub conflicts: Counter,
     /// Deliveries that were decided before and only settled again.
     pub settled_again: Counter,
+    /// Deliveries that rest because what they need cannot be reached.
+    pub held_back: Counter,
     timed: [(&'static str, String); 3],
     /// How long handlers took, by what they said; made with the first one that says it.
     seconds: [OnceLock<Histogram>; 4],
@@ -81,7 +83,8 @@ impl Meters {
             dead: outcome("dead_letter"),
             released: outcome("release"),
             conflicts: counter!("brolly_state_conflicts_total", "subscription" => subscription.clone()),
-            settled_again: counter!("brolly_settled_again_total", "subscription" => subscription),
+            settled_again: counter!("brolly_settled_again_total", "subscription" => subscription.clone()),
+            held_back: counter!("brolly_deliveries_held_back_total", "subscription" => subscription),
             timed: [
                 ("messaging_system", system.to_owned()),
                 ("messaging_destination_name", timed_queue),

@@ -3,10 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use brolly_core::{
-    Accepted, Call, Decision, Handled, Handler, Message, Name, Outside, Subscription, Timestamp,
-};
+use brolly_core::{Accepted, Call, Decision, Handler, Message, Name, Outside, Subscription, Timestamp};
 use brolly_ledger::{Begun, StateView};
+
+use crate::{
+    rates::Pace,
+    rollout::{Handling, Rollout},
+    tenure::Tenure,
+};
 
 /// A handler with what belongs to it.
 pub(crate) struct Plan {
@@ -14,14 +18,20 @@ pub(crate) struct Plan {
     pub definition: Arc<Subscription>,
     pub handler: Arc<dyn Handler>,
     pub outside: Arc<dyn Outside>,
+    /// What the handler's version has done.
+    pub tenure: Arc<Tenure>,
+    /// A candidate that shares its deliveries.
+    pub rollout: Option<Arc<Rollout>>,
+    /// How fast it may go.
+    pub pace: Option<Arc<Pace>>,
     /// Older messages of the queue are not handled any more.
     pub max_age: Option<Duration>,
 }
 
 impl Plan {
-    /// Has the handler make one attempt.
-    pub(crate) fn handle(&self, message: &Message, begun: &Begun, state: &StateView) -> Handled {
-        self.handler.handle(&Call {
+    /// Has the handler make one attempt, or the candidate that shares its deliveries.
+    pub(crate) fn handle(&self, message: &Message, begun: &Begun, state: &StateView) -> Handling {
+        let call = Call {
             message,
             subscription: &self.name,
             attempt: begun.attempt,
@@ -29,7 +39,14 @@ impl Plan {
             idempotency_key: &begun.idempotency_key,
             state,
             outside: &*self.outside,
-        })
+        };
+        match &self.rollout {
+            None => {
+                let (handled, version) = (self.handler.handle(&call), self.definition.version);
+                Handling { handled, version, sample: None }
+            }
+            Some(rollout) => rollout.handle(&call),
+        }
     }
 
     /// Whether its deliveries are moved elsewhere.

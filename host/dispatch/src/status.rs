@@ -5,7 +5,11 @@ use std::time::Duration;
 use brolly_core::{Clock, Decision, Digest, Timestamp};
 use parking_lot::Mutex;
 
-use crate::latency::{Latency, Percentiles};
+use crate::{
+    breaker::{Breaker, Dependency},
+    latency::{Latency, Percentiles},
+    versions::Versions,
+};
 
 /// A failure with the same reason is no news for so long.
 const RECENT: Duration = Duration::from_secs(10);
@@ -60,6 +64,8 @@ pub struct Status {
     /// How long it took from the acceptance of a message to the end of its acknowledged attempt, of the
     /// last minutes.
     pub handled: Option<Percentiles>,
+    /// What its handlers cannot reach, and how many deliveries are held back for it.
+    pub dependencies: Vec<Dependency>,
 }
 
 /// How long one attempt took.
@@ -69,8 +75,12 @@ pub(crate) struct Took {
     pub handled: Option<Duration>,
 }
 
-/// A status that its subscription keeps up to date.
+/// What its subscription keeps up to date.
 pub(crate) struct Board {
+    /// What its handlers cannot reach.
+    pub breaker: Mutex<Breaker>,
+    /// Which versions handle it.
+    pub versions: Versions,
     status: Mutex<Status>,
     latencies: Mutex<Latencies>,
 }
@@ -94,15 +104,22 @@ impl Board {
             last_failure: None,
             attempt: None,
             handled: None,
+            dependencies: Vec::new(),
         };
-        Self { status: Mutex::new(status), latencies: Mutex::default() }
+        Self {
+            breaker: Mutex::default(),
+            versions: Versions::default(),
+            status: Mutex::new(status),
+            latencies: Mutex::default(),
+        }
     }
 
     pub(crate) fn read(&self, now: Timestamp) -> Status {
         let mut latencies = self.latencies.lock();
         let (attempt, handled) = (latencies.attempt.read(now), latencies.handled.read(now));
         drop(latencies);
-        Status { attempt, handled, ..self.status.lock().clone() }
+        let dependencies = self.breaker.lock().read();
+        Status { attempt, handled, dependencies, ..self.status.lock().clone() }
     }
 
     /// Notes how long an attempt took that began at a moment.

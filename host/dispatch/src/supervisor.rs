@@ -161,7 +161,8 @@ impl Supervisor {
     }
 }
 
-fn wanted(snapshot: &Snapshot, name: &Name) -> Option<Wanted> {
+/// A subscription as the catalog wants it; none if it does not.
+pub(crate) fn wanted(snapshot: &Snapshot, name: &Name) -> Option<Wanted> {
     let definition = snapshot.subscriptions.get(name)?.value.clone();
     let queue = snapshot.queues.get(&definition.queue);
     let max_age = queue.and_then(|queue| queue.value.retention.max_age_ms).map(Duration::from_millis);

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use brolly_core::{
-    Clock, Code, Commit, Decision, Delivery, Effects, Handled, Lease, Message, Name, Outcome, Refusal,
-    Settlement, Source, Verdict, decide,
+    Clock, Code, Commit, Decision, Delivery, Digest, Effects, Handled, Lease, Message, Name, Outcome,
+    Refusal, Settlement, Source, Verdict, decide,
 };
 use brolly_ledger::{AttemptOutcome, Begin, Begun, Finish, Finished, Ledger, StateView};
 use parking_lot::RwLock;
@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
+    breaker::Pass,
     meters::Meters,
     plan::Plan,
     publishing::Publisher,
+    rollout::{Handling, Sample},
     status::{Board, Took},
     traces::{self, Place, Span, Tracer},
 };
@@ -51,6 +53,9 @@ impl Worker {
                 () = stop.cancelled() => return Ok(()),
                 ready = self.source.ready() => ready?,
             }
+            if !self.has_leave(&stop).await {
+                return self.wake_another();
+            }
             // A handler keeps its thread busy for as long as it likes, within its limits: it gets
             // one on which no other subscription depends, and the kernel shares the processors out.
             let (worker, stop) = (self.clone(), stop.clone());
@@ -64,15 +69,40 @@ impl Worker {
     fn handle_ready(&self, stop: &CancellationToken) -> Result<(), Error> {
         while let Some(delivery) = self.source.take()? {
             self.handle(&delivery)?;
-            if stop.is_cancelled() {
+            let plan = self.plan.load();
+            let paced = plan.pace.as_ref().is_none_or(|pace| pace.leave().is_ok());
+            if stop.is_cancelled() || !paced || plan.tenure.is_halted() {
                 break;
             }
         }
         Ok(())
     }
 
+    /// Waits until guard and rate of the subscription allow an attempt; false if it is to stop before.
+    async fn has_leave(&self, stop: &CancellationToken) -> bool {
+        let plan = self.plan.load_full();
+        if plan.pace.is_none() && !plan.tenure.is_halted() {
+            return true;
+        }
+        let allowed = async {
+            plan.tenure.resumed().await;
+            if let Some(pace) = &plan.pace {
+                pace.wait().await;
+            }
+        };
+        stop.run_until_cancelled(allowed).await.is_some()
+    }
+
+    /// The wake-up that this worker got and has no use for must reach another one.
+    fn wake_another(&self) -> Result<(), Error> {
+        if let Some(delivery) = self.source.take()? {
+            self.source.give_back(delivery.lease, Duration::ZERO);
+        }
+        Ok(())
+    }
+
     /// One delivery, from being taken to its outcome being on the way to the disk.
-    fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
+    pub(crate) fn handle(&self, delivery: &Delivery) -> Result<(), Error> {
         let held = Held { source: &*self.source, lease: Some(delivery.lease) };
         let plan = self.plan.load();
         let begun =
@@ -89,22 +119,62 @@ impl Worker {
                     return Ok(());
                 }
             };
-        self.meters.consumed.increment(1);
-        for races in 0.. {
-            let _alone = (races >= RACES).then(|| self.alone.write());
-            let _beside = (races < RACES).then(|| self.alone.read());
-            let state = self.ledger.state(&self.name);
-            let attempt = self.attempt(&plan, delivery, &begun, &state);
-            match self.finish(&plan, delivery, &begun, &state, attempt)? {
-                Finish::Submitted => break,
-                Finish::Conflict => self.meters.conflicts.increment(1),
+        let now = self.clock.now();
+        let pass = match Pass::for_delivery(&self.board.breaker, begun.record(), now, fastrand::f64()) {
+            Ok(pass) => pass,
+            Err(delay) => {
+                self.meters.held_back.increment(1);
+                let settlement = Settlement::Release { delay };
+                self.publisher.submit(|commit| self.stage_settlement(delivery, settlement, commit));
+                held.pass_on();
+                return Ok(());
             }
-        }
+        };
+        self.meters.consumed.increment(1);
+        let mut turn = plan.tenure.take(begun.record(), now);
+        let attempt = self.until_decided(&plan, delivery, &begun, &pass)?;
+        turn.ends(&attempt.decision, self.clock.now());
+        attempt.answers(pass);
         held.pass_on();
         Ok(())
     }
 
-    fn attempt(&self, plan: &Plan, delivery: &Delivery, begun: &Begun, state: &StateView) -> Attempt {
+    /// Attempts a delivery until its decision is on the way to the disk.
+    fn until_decided(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        begun: &Begun,
+        pass: &Pass<'_>,
+    ) -> Result<Attempt, Error> {
+        let mut races = 0;
+        loop {
+            let _alone = (races >= RACES).then(|| self.alone.write());
+            let _beside = (races < RACES).then(|| self.alone.read());
+            let state = self.ledger.state(&self.name);
+            let mut attempt = self.attempt(plan, delivery, begun, &state, pass);
+            match self.finish(plan, delivery, begun, &state, &mut attempt)? {
+                Finish::Submitted => {
+                    self.tell(plan, &mut attempt, &delivery.message);
+                    return Ok(attempt);
+                }
+                Finish::Conflict => {
+                    attempt.span.outcome("conflict", None);
+                    self.meters.conflicts.increment(1);
+                    races += 1;
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        begun: &Begun,
+        state: &StateView,
+        pass: &Pass<'_>,
+    ) -> Attempt {
         let at = self.clock.now();
         if let Some(reason) = &delivery.unfit {
             return Attempt::unhandled(at, AttemptOutcome::Unfit, reason.clone());
@@ -116,12 +186,20 @@ impl Worker {
             let place = Place { system: self.system, queue: &self.queue, subscription: &self.name };
             tracer.attempt(&place, &delivery.message, begun.attempt)
         });
-        let mut handled = plan.handle(&delivery.message, begun, state);
+        let Handling { mut handled, version, sample } = plan.handle(&delivery.message, begun, state);
         traces::hand_on(self.tracer.as_ref(), &span, &delivery.message, &mut handled.effects.publish);
-        let decision = decide(&handled.verdict, begun.attempt, &plan.definition.retry, fastrand::f64());
+        let spared = plan.tenure.spares(at) || version != plan.definition.version;
+        let retry = &plan.definition.retry;
+        let mut decision = decide(&handled.verdict, begun.attempt, retry, spared, fastrand::f64());
+        if let Verdict::Outcome(Outcome::Retry { dependency: Some(name), reason, .. }) = &handled.verdict
+            && let Decision::Retry { delay, .. } = &mut decision
+            && let Some(rests) = pass.missed(name, reason, self.clock.now(), fastrand::f64())
+        {
+            *delay = rests.max(*delay);
+        }
         let outcome = outcome_of(&handled.verdict);
         self.meters.took(outcome, handled.duration);
-        Attempt { at, decision, outcome, handled, span }
+        Attempt { at, decision, outcome, handled, version, sample, span }
     }
 
     /// Makes the decision durable with everything that belongs to it. What cannot be published now
@@ -132,7 +210,7 @@ impl Worker {
         delivery: &Delivery,
         begun: &Begun,
         state: &StateView,
-        mut attempt: Attempt,
+        attempt: &mut Attempt,
     ) -> Result<Finish, Error> {
         if attempt.decision == Decision::Ack {
             match self.publisher.ensure_topics(&self.name, &attempt.handled.effects.publish) {
@@ -141,7 +219,7 @@ impl Worker {
             }
         }
         loop {
-            let finished = attempt.finished(plan);
+            let finished = attempt.finished();
             let settlement = finished.decision.settlement(begun.attempt);
             let publish = match finished.decision {
                 Decision::Ack => finished.effects.publish.as_slice(),
@@ -155,14 +233,7 @@ impl Worker {
                 Ok(published)
             });
             match done {
-                Ok(Finish::Submitted) => {
-                    self.tell(attempt, &delivery.message);
-                    return Ok(Finish::Submitted);
-                }
-                Ok(Finish::Conflict) => {
-                    attempt.span.outcome("conflict", None);
-                    return Ok(Finish::Conflict);
-                }
+                Ok(done) => return Ok(done),
                 Err(Error::Refused(refusal)) if passes(&refusal) => attempt.release(&refusal, begun, plan),
                 Err(error) => return Err(error),
             }
@@ -175,8 +246,16 @@ impl Worker {
         commit.then(move || source.settle(lease, settlement));
     }
 
-    fn tell(&self, mut attempt: Attempt, message: &Message) {
+    fn tell(&self, plan: &Plan, attempt: &mut Attempt, message: &Message) {
         self.meters.decided(&attempt.decision);
+        if let (Some(rollout), Some(sample)) = (&plan.rollout, attempt.sample.take()) {
+            rollout.compare(sample);
+        }
+        if let Verdict::Fault(fault) = &attempt.handled.verdict
+            && attempt.version == plan.definition.version
+        {
+            plan.tenure.fault(&fault.to_string(), attempt.at);
+        }
         if let Some(took) = attempt.took(message) {
             self.board.took(&took, attempt.at);
         }
@@ -199,6 +278,10 @@ struct Attempt {
     decision: Decision,
     outcome: AttemptOutcome,
     handled: Handled,
+    /// The version of the handler, if one has seen it.
+    version: Option<Digest>,
+    /// For the version beside, if there is a rollout.
+    sample: Option<Box<Sample>>,
     /// Ends with the attempt.
     span: Span,
 }
@@ -214,7 +297,18 @@ impl Attempt {
             duration: Duration::ZERO,
             memory_bytes: 0,
         };
-        Self { at, decision: Decision::DeadLetter { reason }, outcome, handled, span: Span::NONE }
+        let (decision, span) = (Decision::DeadLetter { reason }, Span::NONE);
+        Self { at, decision, outcome, handled, version: None, sample: None, span }
+    }
+
+    /// Tells the breaker what became of the leave for the attempt.
+    fn answers(&self, pass: Pass<'_>) {
+        match &self.handled.verdict {
+            Verdict::Outcome(Outcome::Retry { dependency: Some(_), .. }) => pass.rests(),
+            Verdict::Outcome(_) | Verdict::Fault(_) => pass.answered(),
+            // It is not known whether what it needs can be reached.
+            Verdict::Unavailable(_) => drop(pass),
+        }
     }
 
     /// Writes what came of it into its span.
@@ -232,7 +326,7 @@ impl Attempt {
     fn release(&mut self, refusal: &Refusal, begun: &Begun, plan: &Plan) {
         let verdict =
             Verdict::Unavailable(format!("what it publishes is not accepted now: {}", refusal.detail));
-        self.decision = decide(&verdict, begun.attempt, &plan.definition.retry, 0.5);
+        self.decision = decide(&verdict, begun.attempt, &plan.definition.retry, false, 0.5);
     }
 
     /// How long a handler took, if one has decided.
@@ -245,12 +339,12 @@ impl Attempt {
         self.outcome.is_a_handlers().then_some(Took { attempt: self.handled.duration, handled })
     }
 
-    fn finished(&mut self, plan: &Plan) -> Finished<'_> {
+    fn finished(&mut self) -> Finished<'_> {
         Finished {
             decision: &self.decision,
             outcome: self.outcome,
             effects: &self.handled.effects,
-            version: self.outcome.is_a_handlers().then_some(plan.definition.version).flatten(),
+            version: self.version,
             at: self.at,
             duration_us: u64::try_from(self.handled.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: self.handled.memory_bytes,

@@ -207,7 +207,7 @@ pub(crate) fn stage(
     }
     let (reason, retry_after_ms) = match finished.decision {
         Decision::Ack => (None, None),
-        Decision::Retry { delay, reason } | Decision::Release { delay, reason } => {
+        Decision::Retry { delay, reason, .. } | Decision::Release { delay, reason } => {
             (Some(reason.clone()), u64::try_from(delay.as_millis()).ok())
         }
         Decision::DeadLetter { reason } => (Some(reason.clone()), None),
@@ -231,7 +231,7 @@ pub(crate) fn stage(
     };
     let (published, published_more) = listed(published);
     let replays = begun.row.as_ref().map_or(0, |row| row.replays);
-    let (queue, counted) = (Some(begun.queue.clone()), begun.attempt);
+    let (queue, counted) = (Some(begun.queue.clone()), finished.decision.counted(begun.attempt));
     let row = DeliveryRow { status, queue, counted, replays, last, published, published_more };
     commit.put(keys::delivery(begun.seq, &begun.subscription), encode(&row)?);
     Ok(())

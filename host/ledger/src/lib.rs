@@ -13,6 +13,7 @@ mod history;
 mod retention;
 mod state;
 mod tally;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ pub use history::{DeliveryHistory, Found, History, Search};
 pub use retention::Swept;
 pub use state::StateView;
 pub use tally::Tally;
+pub use versions::{Cause, Side, Swap};
 
 use deliveries::DeliveryRow;
 use state::States;
@@ -71,6 +73,12 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// The number of the message.
+    #[must_use]
+    pub fn record(&self) -> u64 {
+        self.seq
+    }
+
     /// Where messages that the attempt publishes come from.
     #[must_use]
     pub fn origin(&self) -> Origin {
@@ -156,7 +164,7 @@ impl Ledger {
         // moment in which this very delivery is seen again: then there is a row.
         let unmet = matches!(identity, Identity::New(_));
         let (seq, claim) = match identity {
-            Identity::Known(seq) => (seq, None),
+            Identity::Known(seq) | Identity::Met(seq) => (seq, None),
             Identity::New(claim) | Identity::Pending(claim) => (claim.seq(), Some(claim)),
         };
         let row = match delivery.first || unmet {
@@ -283,7 +291,7 @@ impl Ledger {
                 filter_errors: Vec::new(),
                 parent: None,
             };
-            self.messages.stage(begun.seq, &stored, commit)?;
+            self.messages.stage_met(begun.seq, &stored, commit)?;
             commit.then(move || drop(claim));
         }
         let published = published.into_iter().map(|accepted| (accepted.topic, accepted.id)).collect();

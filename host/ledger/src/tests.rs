@@ -120,7 +120,7 @@ fn set(key: &str, value: &str) -> Effects {
 }
 
 fn retry() -> Decision {
-    Decision::Retry { delay: std::time::Duration::from_millis(7), reason: "busy".into() }
+    Decision::Retry { delay: std::time::Duration::from_millis(7), reason: "busy".into(), counts: true }
 }
 
 #[tokio::test]

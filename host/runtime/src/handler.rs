@@ -27,6 +27,8 @@ use crate::{
     ticker::Ticker,
 };
 
+/// Bytes of the name of a dependency that are kept.
+const MAX_DEPENDENCY_BYTES: usize = 100;
 /// Deliveries that one reused instance handles before it is replaced ([`Reuse::Reuse`]).
 const MAX_CALLS: u32 = 10_000;
 
@@ -264,6 +266,10 @@ fn outcome(failure: Failure) -> Outcome {
         Failure::Retry(retry) => Outcome::Retry {
             reason: cut(retry.reason, MAX_REASON_BYTES),
             delay: retry.delay_ms.map(Duration::from_millis),
+            dependency: retry
+                .dependency
+                .map(|name| cut(name, MAX_DEPENDENCY_BYTES))
+                .filter(|name| !name.is_empty()),
         },
         Failure::Reject(reason) => Outcome::Reject { reason: cut(reason, MAX_REASON_BYTES) },
     }

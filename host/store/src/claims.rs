@@ -73,13 +73,13 @@ impl Claims {
     /// The claim on an id that is there, or a new one with the number that `number` gives, unless
     /// `stored` finds the message. INVARIANT: `stored` looks while the id is locked, so no claim on it
     /// can end between the two looks.
-    pub(crate) fn claim<E>(
+    pub(crate) fn claim<S, E>(
         self: &Arc<Self>,
         topic: &Name,
         id: &str,
-        stored: impl FnOnce() -> Result<Option<u64>, E>,
+        stored: impl FnOnce() -> Result<Option<S>, E>,
         number: impl FnOnce() -> u64,
-    ) -> Result<Claimed, E> {
+    ) -> Result<Claimed<S>, E> {
         let id = (topic.clone(), id.to_owned());
         let mut pending = self.shard(&id);
         if let Some(claim) = pending.get(&id).and_then(Weak::upgrade) {
@@ -87,8 +87,8 @@ impl Claims {
             drop(pending);
             return Ok(Claimed::Pending(claim));
         }
-        if let Some(seq) = stored()? {
-            return Ok(Claimed::Stored(seq));
+        if let Some(found) = stored()? {
+            return Ok(Claimed::Stored(found));
         }
         let claim = Arc::new(Claim { seq: number(), id: id.clone(), claims: Arc::downgrade(self) });
         pending.insert(id, Arc::downgrade(&claim));
@@ -97,8 +97,8 @@ impl Claims {
 }
 
 /// What came of a look-up.
-pub(crate) enum Claimed {
-    Stored(u64),
+pub(crate) enum Claimed<S> {
+    Stored(S),
     New(Arc<Claim>),
     Pending(Arc<Claim>),
 }
@@ -107,7 +107,7 @@ pub(crate) enum Claimed {
 mod tests {
     use super::*;
 
-    fn claim(claims: &Arc<Claims>, stored: Option<u64>, number: u64) -> Claimed {
+    fn claim(claims: &Arc<Claims>, stored: Option<u64>, number: u64) -> Claimed<u64> {
         let topic = Name::new("t").unwrap();
         claims.claim(&topic, "m", || Ok::<_, ()>(stored), || number).unwrap()
     }

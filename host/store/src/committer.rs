@@ -35,7 +35,7 @@ const BATCH_OPERATIONS: usize = 200;
 const ROUND_OPERATIONS: usize = 1_024;
 
 /// Rounds that may be durable and wait for their actions to run; then the committer waits too.
-const ROUNDS_AHEAD: usize = 64;
+pub(crate) const ROUNDS_AHEAD: usize = 64;
 
 /// Commits on their way to the thread.
 ///
@@ -113,7 +113,7 @@ impl Queue {
     }
 
     /// Everything queued, which may be nothing.
-    fn try_take(&self) -> Vec<Commit> {
+    pub(crate) fn try_take(&self) -> Vec<Commit> {
         std::mem::take(&mut self.pending.lock().commits)
     }
 
@@ -151,13 +151,13 @@ struct Round {
 
 /// Why the engine failed, and what never happens now: dropped only when the failure is known, so that
 /// those who wait for it learn why.
-struct Broken {
-    reason: String,
+pub(crate) struct Broken {
+    pub(crate) reason: String,
     _never: (std::vec::IntoIter<Commit>, Round),
 }
 
 /// What follows a round, in the order of its commits.
-type Actions = VecDeque<Afterwards>;
+pub(crate) type Actions = VecDeque<Afterwards>;
 
 impl Committer {
     /// Runs until the queue is stopped or the engine fails, and every action that may run has run.
@@ -184,16 +184,25 @@ impl Committer {
     fn commit_all(&self, durable: SyncSender<Actions>) -> Option<Broken> {
         self.queue.serve_here();
         while let Some(commits) = self.queue.take() {
-            let mut commits = commits.into_iter();
-            let mut round = Round::default();
-            let write = || self.write_all(&mut commits, &mut round, &durable);
-            let written = std::panic::catch_unwind(AssertUnwindSafe(write))
-                .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-            if let Err(reason) = written {
-                return Some(Broken { reason, _never: (commits, round) });
+            if let Err(broken) = self.commit(commits, &durable) {
+                return Some(*broken);
             }
         }
         None
+    }
+
+    /// Makes commits durable, and what is queued meanwhile.
+    pub(crate) fn commit(
+        &self,
+        commits: Vec<Commit>,
+        durable: &SyncSender<Actions>,
+    ) -> Result<(), Box<Broken>> {
+        let mut commits = commits.into_iter();
+        let mut round = Round::default();
+        let write = || self.write_all(&mut commits, &mut round, durable);
+        let written = std::panic::catch_unwind(AssertUnwindSafe(write))
+            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+        written.map_err(|reason| Box::new(Broken { reason, _never: (commits, round) }))
     }
 
     /// Runs the actions of durable rounds. One that panics fails the store: nobody knows what it left
@@ -201,20 +210,26 @@ impl Committer {
     fn follow(&self, rounds: Receiver<Actions>) {
         self.queue.serve_here();
         let mut failed = false;
-        for mut round in rounds {
-            let run = || {
-                while let Some(action) = round.pop_front() {
-                    action();
-                }
-            };
-            if !failed && let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(run)) {
-                failed = true;
-                self.fail(format!("panic: {}", panic_text(&*panic)));
-            }
+        for round in rounds {
+            failed = failed || !self.follow_one(round);
         }
     }
 
-    fn fail(&self, reason: String) {
+    /// Runs the actions of one round; answers whether all of them did.
+    pub(crate) fn follow_one(&self, mut round: Actions) -> bool {
+        let run = || {
+            while let Some(action) = round.pop_front() {
+                action();
+            }
+        };
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(run));
+        if let Err(panic) = &ran {
+            self.fail(format!("panic: {}", panic_text(&**panic)));
+        }
+        ran.is_ok()
+    }
+
+    pub(crate) fn fail(&self, reason: String) {
         tracing::error!(%reason, "the store has failed; nothing more becomes durable");
         self.failure.send_replace(Some(reason));
         self.queue.stop(Stop::Abandoned);

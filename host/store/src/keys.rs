@@ -17,7 +17,9 @@
 //! | message | `m` seq | [`crate::StoredMessage`] |
 //! | outbox | `o` seq number | where the message is to be sent |
 //! | queue entry | `q` queue NUL seq | the broker's |
+//! | rollout | `r` subscription | the ledger's |
 //! | state | `s` subscription NUL key | the plugin's |
+//! | swap | `v` subscription NUL number (u64) | the ledger's |
 //! | dead letter | `x` queue NUL seq | the ledger's |
 //!
 //! `seq` (u64) is the number of a message, given out by [`crate::Messages`]. The rows of one
@@ -34,7 +36,9 @@ const ALERT: u8 = b'l';
 const MESSAGE: u8 = b'm';
 const OUTBOX: u8 = b'o';
 const QUEUE: u8 = b'q';
+const ROLLOUT: u8 = b'r';
 const STATE: u8 = b's';
+const SWAP: u8 = b'v';
 const DEAD: u8 = b'x';
 const END: u8 = 0;
 
@@ -93,6 +97,24 @@ pub fn alert_prefix() -> Vec<u8> {
 #[must_use]
 pub fn parse_alert(key: &[u8]) -> Option<u64> {
     u64_of(key.strip_prefix(&[ALERT])?)
+}
+
+/// What is known of the latest rollout in a subscription.
+#[must_use]
+pub fn rollout(subscription: &Name) -> Vec<u8> {
+    key(ROLLOUT, &[subscription.as_str().as_bytes()])
+}
+
+/// A change of the version that handles a subscription.
+#[must_use]
+pub fn swap(subscription: &Name, number: u64) -> Vec<u8> {
+    key(SWAP, &[subscription.as_str().as_bytes(), &[END], &number.to_be_bytes()])
+}
+
+/// All changes of the version of a subscription, in their order.
+#[must_use]
+pub fn swap_prefix(subscription: &Name) -> Vec<u8> {
+    key(SWAP, &[subscription.as_str().as_bytes(), &[END]])
 }
 
 /// A definition.
@@ -318,7 +340,9 @@ pub fn show(key: &[u8]) -> String {
         Some(&MESSAGE) => "message",
         Some(&OUTBOX) => "outbox",
         Some(&QUEUE) => "queue entry",
+        Some(&ROLLOUT) => "rollout",
         Some(&STATE) => "state",
+        Some(&SWAP) => "swap",
         Some(&DEAD) => "dead letter",
         _ => "unknown",
     };

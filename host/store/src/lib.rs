@@ -7,7 +7,8 @@
 //!
 //! * `engine`: the databases behind a small port; `sync`: why a flush of sled really reaches the disk;
 //! * `folder`: lock, which engine, marker of an unclean stop, the copy made before a recovery;
-//! * `committer`: group commit on one thread; `copy`: all rows to another engine, while it rests.
+//! * `committer`: group commit on one thread; `steps`: the same, one step at a time, for a simulation;
+//!   `copy`: all rows to another engine, while it rests.
 
 mod blobs;
 mod claims;
@@ -20,12 +21,14 @@ mod folder;
 pub mod keys;
 mod messages;
 mod recent;
+mod steps;
 mod store;
 mod sync;
 
 pub use claims::Claim;
 pub use copy::{Copied, Progress, copy};
-pub use engine::Engine;
+pub use engine::{Bounds, Database, End, Engine, Row, Rows};
 pub use error::Error;
 pub use messages::{Identity, Listing, Messages, Parent, StoredMessage};
+pub use steps::Steps;
 pub use store::{Config, Stats, Store, VALUE_BYTES};

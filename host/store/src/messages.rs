@@ -50,8 +50,11 @@ pub struct Parent {
 /// Whether the message of an id is known.
 #[derive(Debug)]
 pub enum Identity {
-    /// It is stored under this number.
+    /// It was accepted, and is stored under this number.
     Known(u64),
+    /// A delivery of it was taken, and it is stored under this number. Whether all of its queues have it
+    /// nobody has told: a publish that was cut off may have reached some of them.
+    Met(u64),
     /// Nobody has met it before; it gets the number of the claim.
     New(Arc<Claim>),
     /// Others have met it and it is not stored yet; it gets the number that they share.
@@ -125,6 +128,10 @@ impl Messages {
     /// # Errors
     /// [`Error::Read`], [`Error::Corrupt`] or [`Error::Closed`].
     pub fn find(&self, topic: &Name, id: &str) -> Result<Option<u64>, Error> {
+        Ok(self.look_up(topic, id)?.map(|(seq, _)| seq))
+    }
+
+    fn look_up(&self, topic: &Name, id: &str) -> Result<Option<(u64, Origin)>, Error> {
         let key = keys::index(id, topic);
         self.store.get(&key)?.map(|value| indexed(&key, &value)).transpose()
     }
@@ -134,9 +141,10 @@ impl Messages {
     /// # Errors
     /// As [`Messages::find`].
     pub fn identify(&self, topic: &Name, id: &str) -> Result<Identity, Error> {
-        let claimed = self.claims.claim(topic, id, || self.find(topic, id), || self.allocate())?;
+        let claimed = self.claims.claim(topic, id, || self.look_up(topic, id), || self.allocate())?;
         Ok(match claimed {
-            Claimed::Stored(seq) => Identity::Known(seq),
+            Claimed::Stored((seq, Origin::Accepted)) => Identity::Known(seq),
+            Claimed::Stored((seq, Origin::Met)) => Identity::Met(seq),
             Claimed::New(claim) => Identity::New(claim),
             Claimed::Pending(claim) => Identity::Pending(claim),
         })
@@ -151,23 +159,43 @@ impl Messages {
             let (key, value) = row?;
             let (_, topic) =
                 keys::parse_index(&key).ok_or_else(|| Error::corrupt(&key, "its key has no topic"))?;
-            Ok((topic, indexed(&key, &value)?))
+            Ok((topic, indexed(&key, &value)?.0))
         });
         found.collect()
     }
 
-    /// Adds a message and its index entry to a commit. A payload over 64 KiB is first written to a
-    /// file and synced, so this may block.
+    /// Adds a message that is accepted, and its index entry, to a commit. A payload over 64 KiB is first
+    /// written to a file and synced, so this may block.
     ///
     /// # Errors
     /// [`Error::File`] when the payload's file cannot be written; nothing is added then.
     pub fn stage(&self, seq: u64, stored: &StoredMessage, commit: &mut Commit) -> Result<(), Error> {
+        self.stage_as(Origin::Accepted, seq, stored, commit)
+    }
+
+    /// The same for a message that is only known from a delivery of it.
+    ///
+    /// # Errors
+    /// As [`Messages::stage`].
+    pub fn stage_met(&self, seq: u64, stored: &StoredMessage, commit: &mut Commit) -> Result<(), Error> {
+        self.stage_as(Origin::Met, seq, stored, commit)
+    }
+
+    fn stage_as(
+        &self,
+        origin: Origin,
+        seq: u64,
+        stored: &StoredMessage,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
         let key = keys::message(seq);
         let encoded = encoding::encode(stored).map_err(|reason| Error::corrupt(&key, reason))?;
         if let Some(file) = &encoded.file {
             self.blobs.write(seq, file)?;
         }
-        commit.put(keys::index(&stored.message.id, &stored.message.topic), seq.to_be_bytes().to_vec());
+        let mut value = seq.to_be_bytes().to_vec();
+        value.extend_from_slice(origin.mark());
+        commit.put(keys::index(&stored.message.id, &stored.message.topic), value);
         commit.put(key, encoded.row);
         self.recent.insert(seq, &stored.message);
         Ok(())
@@ -258,8 +286,30 @@ impl From<Damaged> for Failure {
     }
 }
 
-fn indexed(key: &[u8], value: &[u8]) -> Result<u64, Error> {
-    keys::u64_of(value).ok_or_else(|| Error::corrupt(key, "it is not a number of 8 bytes"))
+/// How a message came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Accepted,
+    Met,
+}
+
+impl Origin {
+    /// What follows the number in the index.
+    fn mark(self) -> &'static [u8] {
+        match self {
+            Origin::Accepted => &[],
+            Origin::Met => &[1],
+        }
+    }
+}
+
+fn indexed(key: &[u8], value: &[u8]) -> Result<(u64, Origin), Error> {
+    let (seq, origin) = match value {
+        [seq @ .., 1] if seq.len() == 8 => (seq, Origin::Met),
+        seq => (seq, Origin::Accepted),
+    };
+    let seq = keys::u64_of(seq).ok_or_else(|| Error::corrupt(key, "it is no number of 8 bytes"))?;
+    Ok((seq, origin))
 }
 
 type Rows = Box<dyn Iterator<Item = Result<(Bytes, Bytes), Error>> + Send>;

@@ -23,6 +23,7 @@ use crate::{
     engine::{self, Bounds, Database, End, Engine, Row},
     folder::{self, Folder},
     keys,
+    steps::Steps,
 };
 
 /// The longest value of a row: 112 KiB, whatever the engine, so that a store can change it. sled keeps
@@ -105,29 +106,25 @@ impl Store {
     pub fn open(config: &Config) -> Result<Self, Error> {
         let folder = Folder::open(&config.dir, config.engine)?;
         let database = open_database(&folder, &config.dir, config.cache_bytes)?;
-        let queue = Arc::new(Queue::default());
-        let counters = Arc::new(Counters::default());
-        let failure = Arc::new(watch::Sender::new(None));
-        let committer = Committer {
-            database: database.clone(),
-            queue: queue.clone(),
-            counters: counters.clone(),
-            failure: failure.clone(),
-        };
+        let (shared, committer) = assemble(config.dir.clone(), database, Some(folder));
         let thread = std::thread::Builder::new()
             .name("brolly-committer".to_owned())
             .spawn(move || committer.run())
             .map_err(|error| Error::open(&config.dir, &format!("no thread: {error}")))?;
-        let shared = Shared {
-            dir: config.dir.clone(),
-            queue,
-            counters,
-            failure,
-            thread: Mutex::new(Some(thread)),
-            database: RwLock::new(Some(database)),
-            folder: Mutex::new(Some(folder)),
-        };
+        *shared.thread.lock() = Some(thread);
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A store over a database that somebody else has opened, and that does nothing by itself: [`Steps`]
+    /// has the committer's work done, on the caller's thread. For a simulation, in which the order of
+    /// everything comes from a seed. Payloads over 64 KiB lie below `dir`, as ever; it is not locked.
+    ///
+    /// # Errors
+    /// [`Error::Open`] when the folder cannot be created.
+    pub fn in_steps(dir: PathBuf, database: Arc<dyn Database>) -> Result<(Self, Steps), Error> {
+        folder::create(&folder::blobs(&dir)).map_err(|error| Error::open(&dir, &error))?;
+        let (shared, committer) = assemble(dir, database, None);
+        Ok((Self { shared: Arc::new(shared) }, Steps::new(committer)))
     }
 
     /// The value of a row. Sees every commit that is durable, maybe one that is about to be, and none
@@ -297,6 +294,29 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.close(Stop::Abandoned);
     }
+}
+
+/// A store without its thread.
+fn assemble(dir: PathBuf, database: Arc<dyn Database>, folder: Option<Folder>) -> (Shared, Committer) {
+    let queue = Arc::new(Queue::default());
+    let counters = Arc::new(Counters::default());
+    let failure = Arc::new(watch::Sender::new(None));
+    let committer = Committer {
+        database: database.clone(),
+        queue: queue.clone(),
+        counters: counters.clone(),
+        failure: failure.clone(),
+    };
+    let shared = Shared {
+        dir,
+        queue,
+        counters,
+        failure,
+        thread: Mutex::new(None),
+        database: RwLock::new(Some(database)),
+        folder: Mutex::new(folder),
+    };
+    (shared, committer)
 }
 
 /// Opens the database of a folder: copies it first if the last stop was unclean, sets the marker, and

@@ -46,11 +46,14 @@
 //! | `time_loop` | reads the clock for ever |
 //! | `dice` | draws `bytes` (8) random bytes by `count` (1) calls and publishes them to `topic` as hex |
 //! | `everything` | uses state, both clocks, random numbers and a request to `url`, and rejects with all of it as the reason |
+//! | `settle` | settles orders as the sample does at 15 %, a cent too much on the day `wrong_day` |
+//! | `needs` | cannot reach what the payload names if that is `down` |
 //! | `describe` | logs every field of the delivery, one a line |
 
 mod host_calls;
 mod reach;
 mod resources;
+mod settles;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -59,6 +62,15 @@ use std::{
 
 use brolly_plugin::{Delivery, Failure, config, handler, log, publish, state};
 
+fn needs(delivery: &Delivery) -> Result<(), Failure> {
+    let (down, named) = (config::require("down")?, String::from_utf8_lossy(&delivery.payload.0));
+    if down.is_empty() || !named.contains(&down) {
+        return Ok(());
+    }
+    let reason = format_args!("the {down} answers 503");
+    Err(Failure::unreachable(&*down, reason))
+}
+
 #[handler]
 fn handle(delivery: Delivery) -> Result<(), Failure> {
     let mode = config::require("mode")?;
@@ -66,6 +78,8 @@ fn handle(delivery: Delivery) -> Result<(), Failure> {
         "ok" => Ok(()),
         "counter" => count(),
         "echo" => echo(delivery),
+        "settle" => settles::settle(&delivery.payload.0),
+        "needs" => needs(&delivery),
         "describe" => describe(&delivery),
         "memory_counter" => count_in_memory(),
         "fail_until" if delivery.attempt < number("attempt", 3)? => Err(Failure::retry("not yet")),

@@ -257,3 +257,44 @@ else:
     handled("q", 5).await;
     assert_eq!(server.terminate().await, Some(0));
 }
+
+/// A host that is killed while it publishes may have brought a message to some of its queues and not to
+/// others: until a publish is confirmed, RabbitMQ promises nothing. A queue may have been handled by the
+/// time the producer publishes again, which must reach the others all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_was_cut_off_is_made_good_by_publishing_again() {
+    let Some(rabbit) = super::rabbit("publishing again over RabbitMQ").await else { return };
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = super::host(dir.path(), &vhost.url, json!({})).await;
+    server.set_up_samples().await;
+    let order = json!({"order_id": "o1", "customer_id": "c", "paid_on": "1997-01-01", "quantity": 1,
+        "amount_cents": 1_000});
+    let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let topic = table(vec![("x-brolly-topic", AMQPValue::LongString("orders.paid".into()))]);
+    let properties = BasicProperties::default().with_message_id("o1".into()).with_headers(topic);
+    publish(&channel, "", "activity", order.to_string().as_bytes(), properties).await;
+    handled_by(&server, 1).await;
+    for duplicate in [false, true] {
+        let line = json!({"id": "o1", "key": "c", "payload": order}).to_string();
+        let answer = server.bulk("orders.paid", line).await.unwrap().ok();
+        assert_eq!(answer["duplicates"], u64::from(duplicate), "{answer}");
+        let story = handled_by(&server, 3).await;
+        for delivery in story["deliveries"].as_array().unwrap() {
+            assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1, "{delivery}");
+        }
+    }
+    server.idle(&brolly_tests::flow::QUEUES).await;
+    let points = server.get("/subscriptions/activity/state?prefix=points/").await;
+    assert_eq!(points["items"][0]["value"], json!({"orders": 1, "points": 10}));
+}
+
+/// The story of the order `o1`, once so many subscriptions have handled it.
+async fn handled_by(server: &Server, wanted: usize) -> Value {
+    eventually("every queue that has it has handled it", PATIENCE, || async {
+        let story = server.call(reqwest::Method::GET, "/messages/o1", None).await.body;
+        let acked = story["deliveries"].as_array()?.iter().filter(|delivery| delivery["status"] == "acked");
+        (acked.count() == wanted).then_some(story)
+    })
+    .await
+}

@@ -114,6 +114,13 @@ impl Embedded {
             }),
         })
     }
+
+    /// Releases the delayed deliveries that are due; answers when the next one is. [`Broker::run`] does so
+    /// by itself; a simulation, whose time stands still, asks for it.
+    pub fn release_due(&self) -> Option<Timestamp> {
+        let inner = &self.inner;
+        inner.timer.turn(inner.clock.now(), |queue, now| inner.release_due(queue, now))
+    }
 }
 
 impl Inner {

@@ -34,12 +34,7 @@ impl Timer {
     ) {
         while !stop.is_cancelled() {
             let now = clock.now();
-            while let Some(queue) = self.next_due(now) {
-                if let Some(next) = release(&queue, now) {
-                    self.due.lock().insert((next, queue));
-                }
-            }
-            let next = self.due.lock().first().map(|(due, _)| *due);
+            let next = self.turn(now, &release);
             let sleep = next.map_or(LONGEST, |due| due.since(now).min(LONGEST));
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -47,6 +42,20 @@ impl Timer {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
+    }
+
+    /// Calls `release` for each queue that has something due now; answers when the next one has.
+    pub(crate) fn turn(
+        &self,
+        now: Timestamp,
+        release: impl Fn(&Name, Timestamp) -> Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        while let Some(queue) = self.next_due(now) {
+            if let Some(next) = release(&queue, now) {
+                self.due.lock().insert((next, queue));
+            }
+        }
+        self.due.lock().first().map(|(due, _)| *due)
     }
 
     fn next_due(&self, now: Timestamp) -> Option<Name> {

@@ -25,7 +25,24 @@ const COMMIT_ROWS: usize = 150;
 struct Fresh {
     stored: StoredMessage,
     delay: Option<Duration>,
-    claim: Arc<Claim>,
+    place: Place,
+}
+
+/// The number that a message is stored under.
+enum Place {
+    New(Arc<Claim>),
+    /// It has one from a delivery that was taken. A publish that was cut off may have reached some of its
+    /// queues: it is sent to all of them, and those that have decided it settle it again.
+    Met(u64),
+}
+
+impl Place {
+    fn seq(&self) -> u64 {
+        match self {
+            Place::New(claim) => claim.seq(),
+            Place::Met(seq) => *seq,
+        }
+    }
 }
 
 /// Messages of a publish: what is answered, and what is to be sent.
@@ -91,17 +108,18 @@ pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), 
     let permit = admit(inner, message.payload.len() + 1).await?;
     let Routing { queues: routed, filter_errors } = inner.routes()?.route_message(&message);
     let identity = inner.messages.identify(topic, &message.id);
-    let claim = match identity.map_err(|error| failed("move to", topic, error))? {
+    let place = match identity.map_err(|error| failed("move to", topic, error))? {
         Identity::Known(_) => None,
+        Identity::Met(seq) => Some(Place::Met(seq)),
         Identity::Pending(_) => return Err(being_published(topic, &message.id).into()),
-        Identity::New(claim) => Some(claim),
+        Identity::New(claim) => Some(Place::New(claim)),
     };
     let mark = Some(moved.mark.to_owned());
     let parcel = Parcel { to: To::Topic, message: message.clone(), routed: routed.clone(), moved: mark };
     inner.transport.send(vec![parcel]).await.pop().unwrap_or(Ok(()))?;
-    let Some(claim) = claim else { return Ok(()) };
+    let Some(place) = place else { return Ok(()) };
     let stored = StoredMessage { message, routed, filter_errors, parent: None };
-    remember(inner, topic, vec![Fresh { stored, delay: None, claim }], permit).await
+    remember(inner, topic, vec![Fresh { stored, delay: None, place }], permit).await
 }
 
 /// Checks everything before anything is sent. Blocks on the store.
@@ -115,29 +133,37 @@ fn check(inner: &Inner, topic: &Name, messages: Vec<NewMessage>) -> Result<Check
             ..refusal
         })?;
         let id = message.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-        let identity = identify(inner, topic, &id)?;
-        let duplicate = match identity {
-            Identity::Known(_) => true,
-            Identity::Pending(claim) if own.contains(&claim.seq()) => true,
-            Identity::Pending(_) => return Err(being_published(topic, &id).into()),
-            Identity::New(claim) => {
-                own.insert(claim.seq());
-                let routing = router.route(topic, &id, &message);
-                checked.fresh.push(fresh(inner, topic, &id, message, routing, None, claim));
-                false
-            }
-        };
+        let place = place(inner, topic, &id, &mut own)?;
+        let duplicate = place.is_none();
+        if let Some(place) = place {
+            let routing = router.route(topic, &id, &message);
+            checked.fresh.push(fresh(inner, topic, &id, message, routing, None, place));
+        }
         checked.accepted.push(Accepted { id, topic: topic.clone(), duplicate });
     }
     Ok(checked)
 }
 
-fn identify(inner: &Inner, topic: &Name, id: &str) -> Result<Identity, BrokerError> {
+/// Where a message gets its number; none for one that was accepted before. `own` has the numbers of the
+/// messages that are published along with it.
+fn place(
+    inner: &Inner,
+    topic: &Name,
+    id: &str,
+    own: &mut HashSet<u64>,
+) -> Result<Option<Place>, BrokerError> {
     let identity = inner.messages.identify(topic, id).map_err(|error| failed("publish to", topic, error))?;
-    if matches!(identity, Identity::Known(_)) {
-        metrics::counter!("brolly_messages_duplicate_total", "topic" => topic.to_string()).increment(1);
-    }
-    Ok(identity)
+    let place = match identity {
+        Identity::Known(_) => {
+            metrics::counter!("brolly_messages_duplicate_total", "topic" => topic.to_string()).increment(1);
+            return Ok(None);
+        }
+        Identity::Pending(claim) if own.contains(&claim.seq()) => return Ok(None),
+        Identity::Pending(_) => return Err(being_published(topic, id).into()),
+        Identity::New(claim) => Place::New(claim),
+        Identity::Met(seq) => Place::Met(seq),
+    };
+    Ok(own.insert(place.seq()).then_some(place))
 }
 
 fn being_published(topic: &Name, id: &str) -> Refusal {
@@ -153,7 +179,7 @@ fn fresh(
     message: NewMessage,
     routing: Routing,
     parent: Option<Parent>,
-    claim: Arc<Claim>,
+    place: Place,
 ) -> Fresh {
     let now = inner.clock.now();
     let delay = message.delay_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
@@ -173,7 +199,7 @@ fn fresh(
         filter_errors: routing.filter_errors,
         parent,
     };
-    Fresh { stored, delay, claim }
+    Fresh { stored, delay, place }
 }
 
 impl Fresh {
@@ -238,7 +264,7 @@ async fn remember(
     let staged = tokio::task::spawn_blocking(move || -> Result<(), BrokerError> {
         let mut commit = Commit::default();
         for fresh in confirmed {
-            stage_message(&storing, &to, fresh.stored, fresh.claim, &mut commit)?;
+            stage_message(&storing, &to, fresh.stored, fresh.place, &mut commit)?;
             if commit.writes().len() >= COMMIT_ROWS {
                 storing.store.submit(std::mem::take(&mut commit));
             }
@@ -264,16 +290,16 @@ fn stage_message(
     inner: &Inner,
     topic: &Name,
     stored: StoredMessage,
-    claim: Arc<Claim>,
+    place: Place,
     commit: &mut Commit,
 ) -> Result<(), BrokerError> {
     for (route, reason) in &stored.filter_errors {
         metrics::counter!("brolly_filter_errors_total", "route" => route.to_string()).increment(1);
         tracing::debug!(%route, id = stored.message.id, reason, "a filter could not be evaluated");
     }
-    let staged = inner.messages.stage(claim.seq(), &stored, commit);
+    let staged = inner.messages.stage(place.seq(), &stored, commit);
     staged.map_err(|error| failed("publish to", topic, error))?;
-    commit.then(move || drop(claim));
+    commit.then(move || drop(place));
     Ok(())
 }
 
@@ -292,27 +318,22 @@ pub(crate) fn stage_outgoing(
     for outgoing in outgoing {
         let (topic, message) = (&outgoing.topic, outgoing.message.clone());
         let id = message.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-        let duplicate = match identify(inner, topic, &id)? {
-            Identity::Known(_) => true,
-            Identity::Pending(claim) if own.contains(&claim.seq()) => true,
-            Identity::Pending(_) => return Err(being_published(topic, &id).into()),
-            Identity::New(claim) => {
-                own.insert(claim.seq());
-                let routing = router.route(topic, &id, &message);
-                all.push(fresh(inner, topic, &id, message, routing, Some(parent.clone()), claim));
-                false
-            }
-        };
+        let place = place(inner, topic, &id, &mut own)?;
+        let duplicate = place.is_none();
+        if let Some(place) = place {
+            let routing = router.route(topic, &id, &message);
+            all.push(fresh(inner, topic, &id, message, routing, Some(parent.clone()), place));
+        }
         accepted.push(Accepted { id, topic: topic.clone(), duplicate });
     }
     // Nothing is added to the commit before everything is accepted.
     for fresh in all {
         let topic = fresh.stored.message.topic.clone();
         for to in fresh.destinations() {
-            let staged = inner.outbox.stage(fresh.claim.seq(), to, commit);
+            let staged = inner.outbox.stage(fresh.place.seq(), to, commit);
             staged.map_err(|error| failed("publish to", &topic, error))?;
         }
-        stage_message(inner, &topic, fresh.stored, fresh.claim, commit)?;
+        stage_message(inner, &topic, fresh.stored, fresh.place, commit)?;
     }
     Ok(accepted)
 }

@@ -11,6 +11,7 @@ pub(crate) mod output;
 mod plugin;
 mod publish;
 mod records;
+mod shipping;
 mod status;
 mod tail;
 mod trace;
@@ -33,6 +34,8 @@ pub enum Command {
     Plugin(plugin::Command),
     Apply(apply::Args),
     Capture(capture::Args),
+    Rollback(shipping::Rollback),
+    Rollout(shipping::Rollout),
 }
 
 /// Does what a client was asked.
@@ -50,6 +53,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Plugin(command) => plugin::run(command).await,
             Command::Apply(args) => apply::run(args).await,
             Command::Capture(args) => capture::run(args).await,
+            Command::Rollback(args) => shipping::roll_back(args).await,
+            Command::Rollout(args) => shipping::roll_out(args).await,
         }
     });
     // A thread that still waits for standard input must not hold the process.

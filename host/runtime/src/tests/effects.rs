@@ -95,7 +95,7 @@ fn effects_take_place_only_after_an_ack() {
     for (end, verdict) in [
         (
             "(call $retry (i32.const 68) (i32.const 6))",
-            Verdict::Outcome(Outcome::Retry { reason: reason(), delay }),
+            Verdict::Outcome(Outcome::Retry { reason: reason(), delay, dependency: None }),
         ),
         (
             "(call $reject (i32.const 68) (i32.const 6))",

@@ -1,5 +1,6 @@
 //! The port to the database that keeps the rows, and the list of those that there are: `sled` and
-//! `redb`. Called by `store`, `committer` and `copy`; knows nothing of commits, tables or messages.
+//! `redb`. Called by `store`, `committer` and `copy`; knows nothing of commits, tables or messages. The
+//! simulation has a third one, which loses power.
 //!
 //! What every engine has to promise:
 //! * the writes of one [`Database::apply`] are there after a crash together or not at all, and those
@@ -62,23 +63,27 @@ impl FromStr for Engine {
 }
 
 /// A key and its value.
-pub(crate) type Row = (Bytes, Bytes);
+pub type Row = (Bytes, Bytes);
 
 /// Rows in their order, or in the opposite one; after an error they end.
-pub(crate) type Rows = Box<dyn Iterator<Item = Result<Row, String>> + Send>;
+pub type Rows = Box<dyn Iterator<Item = Result<Row, String>> + Send>;
 
 /// Keys between two bounds.
-pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+pub type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// Where reading begins.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the least key.
     First,
+    /// At the greatest.
     Last,
 }
 
-/// An open database. One thread writes, any number read.
-pub(crate) trait Database: Send + Sync {
+/// An open database. One thread writes, any number read. An error is what it says of itself, for people.
+#[allow(clippy::missing_errors_doc, reason = "what every engine has to promise stands above")]
+pub trait Database: Send + Sync {
+    /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String>;
 
     /// The rows between the bounds, from either end. One that changes meanwhile is given as it was or

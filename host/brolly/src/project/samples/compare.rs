@@ -213,6 +213,9 @@ pub fn told(happened: &Happened) -> String {
     if let Some(delay) = happened.delay_ms {
         out.push_str(&format!("delay: {delay} ms\n"));
     }
+    if let Some(dependency) = &happened.dependency {
+        out.push_str(&format!("dependency: {}\n", shown(dependency)));
+    }
     for published in &happened.published {
         show_message(published, None, &mut out);
     }

@@ -1,0 +1,215 @@
+//! Which versions handle a subscription, one after the other: makes the record of each change, has the new one
+//! counted and watched, and knows what a return brings back. Kept by the controller; read by the [`crate::Handle`].
+
+use std::sync::{Arc, Weak};
+
+use brolly_core::{Digest, Guard, Handler, Name, Rollout, Subscription, Timestamp};
+use brolly_ledger::{Cause, Ledger, Side, Swap};
+use parking_lot::Mutex;
+
+use crate::{
+    Error,
+    report::{Report, Stage},
+    tenure::{Tenure, Watched},
+};
+
+/// The versions of one subscription.
+#[derive(Default)]
+pub(crate) struct Versions {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The latest change.
+    swap: Option<Swap>,
+    now: Option<Serving>,
+    old: Option<Serving>,
+    /// Why the next change comes about.
+    announced: Option<Announced>,
+    rollout: Option<Arc<Mutex<Report>>>,
+    /// The latest change as it was written down.
+    written: Option<Swap>,
+}
+
+/// A version with its handler, which is gone when its memory is given back.
+struct Serving {
+    tenure: Arc<Tenure>,
+    handler: Weak<dyn Handler>,
+}
+
+/// A change that is about to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced {
+    pub version: Digest,
+    pub cause: Cause,
+    pub by: Option<Name>,
+    pub why: Option<String>,
+}
+
+impl Versions {
+    /// Says why the version that is put next comes.
+    pub(crate) fn announce(&self, announced: Announced) {
+        self.state.lock().announced = Some(announced);
+    }
+
+    /// The time of the version that a definition wants. If that is another one than now, or on other terms,
+    /// it takes over: there is a record of it before it gets its first delivery.
+    pub(crate) fn tenure(
+        &self,
+        (name, ledger, now): (&Name, &Ledger, Timestamp),
+        definition: &Subscription,
+        handler: &Arc<dyn Handler>,
+    ) -> Result<Arc<Tenure>, Error> {
+        let terms = definition.terms();
+        let mut state = self.state.lock();
+        if let Some(serving) = state.now.as_mut().filter(|serving| serving.tenure.terms == terms) {
+            serving.handler = Arc::downgrade(handler);
+            return Ok(serving.tenure.clone());
+        }
+        let Some(known) = terms.clone() else {
+            let tenure = Tenure::new(None, None, None);
+            state.now = Some(Serving { tenure: tenure.clone(), handler: Arc::downgrade(handler) });
+            return Ok(tenure);
+        };
+        let last = match &state.swap {
+            Some(swap) => Some(swap.clone()),
+            None => ledger.swaps(name, None, 1)?.into_iter().next(),
+        };
+        if state.now.is_none()
+            && let Some(swap) = last.clone().filter(|swap| swap.version == known.version)
+        {
+            // The host has started anew.
+            let tenure =
+                Tenure::going_on(terms, settled(&swap.new), watched(&swap, definition.guard.as_ref()));
+            state.swap = Some(swap);
+            state.now = Some(Serving { tenure: tenure.clone(), handler: Arc::downgrade(handler) });
+            return Ok(tenure);
+        }
+        state.write(name, ledger, now)?;
+        let announced = state.announced.take().filter(|announced| announced.version == known.version);
+        let (cause, by, why) = announced.map_or((Cause::Put, None, None), |one| (one.cause, one.by, one.why));
+        let old = state.now.take();
+        let swap = Swap {
+            number: last.as_ref().map_or(0, |swap| swap.number) + 1,
+            at: now,
+            cause,
+            why,
+            by,
+            before: old.as_ref().and_then(|old| old.tenure.terms.clone()),
+            version: known.version,
+            old: old.as_ref().map(|old| old.tenure.side()).unwrap_or_default(),
+            new: Side::default(),
+            freed_at: None,
+        };
+        let before = old.as_ref().map(|old| old.tenure.clone());
+        let tenure = Tenure::new(terms, before, watched(&swap, definition.guard.as_ref()));
+        state.now = Some(Serving { tenure: tenure.clone(), handler: Arc::downgrade(handler) });
+        (state.old, state.swap) = (old, Some(swap));
+        state.write(name, ledger, now)?;
+        Ok(tenure)
+    }
+
+    /// Writes down what has changed in the latest record.
+    pub(crate) fn write(&self, name: &Name, ledger: &Ledger, now: Timestamp) -> Result<(), Error> {
+        self.state.lock().write(name, ledger, now)
+    }
+
+    /// Whether the old version is still there, or the new one is watched: then much may change soon.
+    pub(crate) fn is_changing(&self, now: Timestamp) -> bool {
+        let state = self.state.lock();
+        state.old.is_some() || state.now.as_ref().is_some_and(|serving| serving.tenure.spares(now))
+    }
+
+    /// The latest change, as it stands.
+    pub(crate) fn latest(&self, now: Timestamp) -> Option<Swap> {
+        let mut state = self.state.lock();
+        state.refresh(now);
+        state.swap.clone()
+    }
+
+    /// The report of a rollout that begins or goes on.
+    pub(crate) fn report(
+        &self,
+        (name, ledger, now): (&Name, &Ledger, Timestamp),
+        definition: &Rollout,
+        against: Option<Digest>,
+    ) -> Result<Arc<Mutex<Report>>, Error> {
+        let mut state = self.state.lock();
+        if let Some(report) = state.rollout.as_ref().filter(|report| report.lock().is_of(definition, against))
+        {
+            return Ok(report.clone());
+        }
+        let stored = ledger.rollout::<Report>(name)?.filter(|report| report.is_of(definition, against));
+        let report = stored.unwrap_or_else(|| Report::new(definition.clone(), against, now));
+        ledger.put_rollout(name, &report)?;
+        let report = Arc::new(Mutex::new(report));
+        state.rollout = Some(report.clone());
+        Ok(report)
+    }
+
+    /// What is known of the latest rollout since the host started.
+    pub(crate) fn rollout(&self) -> Option<Report> {
+        self.state.lock().rollout.as_ref().map(|report| report.lock().clone())
+    }
+
+    /// The rollout has ended, if it was going on.
+    pub(crate) fn end_rollout(
+        &self,
+        (name, ledger, now): (&Name, &Ledger, Timestamp),
+        stage: Stage,
+        why: Option<String>,
+    ) -> Result<(), Error> {
+        let report = self.state.lock().rollout.clone();
+        let Some(report) = report else { return Ok(()) };
+        let mut report = report.lock();
+        if report.stage == Stage::Running {
+            report.end(stage, why, now);
+            ledger.put_rollout(name, &report.fitting())?;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Brings the latest record to what is known now.
+    fn refresh(&mut self, now: Timestamp) {
+        let (Some(swap), Some(serving)) = (&mut self.swap, &self.now) else { return };
+        swap.new = serving.tenure.side();
+        let Some(old) = &self.old else { return };
+        swap.old = old.tenure.side();
+        if old.tenure.is_idle() && old.handler.strong_count() == 0 {
+            swap.freed_at = Some(now);
+            serving.tenure.forget_before();
+            self.old = None;
+        }
+    }
+
+    fn write(&mut self, name: &Name, ledger: &Ledger, now: Timestamp) -> Result<(), Error> {
+        self.refresh(now);
+        if self.swap == self.written {
+            return Ok(());
+        }
+        if let Some(swap) = &self.swap {
+            ledger.put_swap(name, swap)?;
+        }
+        self.written = self.swap.clone();
+        Ok(())
+    }
+}
+
+/// What a version did before the host ended. What it had in hand then went back to its broker.
+fn settled(side: &Side) -> Side {
+    Side { taken: side.taken.saturating_sub(side.in_hand), in_hand: 0, ..side.clone() }
+}
+
+/// A version is watched that people or rules have put in the place of another one. One that came back is not:
+/// what it would return to is what went wrong.
+fn watched(swap: &Swap, guard: Option<&Guard>) -> Option<Watched> {
+    let returns = match swap.cause {
+        Cause::Put | Cause::Promoted => swap.before.is_some(),
+        Cause::RolledBack | Cause::Returned => false,
+    };
+    let guard = guard.filter(|_| returns)?;
+    Some(Watched { guard: guard.clone(), since: swap.at })
+}
