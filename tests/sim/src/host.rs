@@ -98,6 +98,7 @@ impl Host {
             plugins: Arc::new(Scripts),
             outside: Arc::new(Nowhere),
             clock,
+            outside: Arc::new(brolly_core::Nowhere),
         };
         let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let handle = dispatch.handle();

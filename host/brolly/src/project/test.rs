@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use brolly_capture::Happened;
-use brolly_core::{Call, Name, Nowhere};
+use brolly_core::{Call, Name};
 
 use super::{
     cargo::Project,
@@ -79,7 +79,7 @@ pub fn check(sandbox: &Sandbox, built: &Built, file: &Path, samples: &Samples) -
             last_attempt: sample.last_attempt,
             idempotency_key: &format!("{subscription}/{}/{}", message.topic, message.id),
             state: &state,
-            outside: &Nowhere,
+            outside: &samples.outside.play(),
         });
         state.write(&handled.effects.state);
         let (expect, happened) = sample.expect.against(&Happened::from(&handled));

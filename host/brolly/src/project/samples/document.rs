@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use toml_edit::ImDocument;
 
 use super::{
-    Content, Ends, Expect, ExpectedMessage, Sample, Samples,
+    Content, Ends, Expect, ExpectedMessage, Sample, Samples, Script,
     place::{Reader, Table},
 };
 use crate::client::Error;
 
-const DOCUMENT: [&str; 8] =
-    ["plugin", "subscription", "topic", "config", "limits", "grants", "state", "sample"];
+const DOCUMENT: [&str; 9] =
+    ["plugin", "subscription", "topic", "config", "limits", "grants", "outside", "state", "sample"];
 const SAMPLE: [&str; 6] = ["name", "message", "attempt", "last_attempt", "state", "expect"];
 const MESSAGE: [&str; 8] =
     ["id", "topic", "key", "content_type", "headers", "published_at_ms", "payload", "file"];
@@ -55,6 +55,8 @@ fn parse(file: &str, text: &str, folder: &Path, plugin: &Name) -> Result<Samples
         plugin: reading.reader.text(&root, "plugin").map(|path| folder.join(path)),
         subscription: reading.name(&root, "subscription").unwrap_or_else(|| plugin.clone()),
         fields,
+        // What is none is among the mistakes.
+        outside: serde_json::from_value(reading.settings::<Script>(&root, "outside")).unwrap_or_default(),
         state: reading.state(&root).unwrap_or_default(),
         samples: reading.samples(&root, topic.as_ref()),
     };

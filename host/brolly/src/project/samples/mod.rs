@@ -1,11 +1,12 @@
 //! Sample messages and what must come of each: the words of a samples document.
 //!
 //! [`document`] reads one and tells all its mistakes, [`place`] knows where in the file something
-//! stands, [`compare`] holds what happened against what was expected.
+//! stands, [`compare`] holds what happened against what was expected, and [`script`] is what lies outside.
 
 mod compare;
 mod document;
 mod place;
+mod script;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 pub use compare::{difference, logged, told};
 pub use document::read;
+pub use script::Script;
 
 /// A document: samples, and the subscription that handles them.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Samples {
     pub subscription: Name,
     /// Fields of the subscription: `config`, `limits`, `grants`.
     pub fields: Value,
+    /// What clock, random numbers and servers tell.
+    pub outside: Script,
     /// The state before the first sample.
     pub state: BTreeMap<String, Bytes>,
     /// In the order of the document.
