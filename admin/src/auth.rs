@@ -43,7 +43,8 @@ pub(crate) fn required(method: &Method, path: &str) -> Option<Role> {
     if call == "/session" || (call.starts_with("/topics/") && call.ends_with("/explain")) {
         return Some(Role::Viewer);
     }
-    if call == "/tokens" || call.starts_with("/tokens/") {
+    // Who has a backup has everything.
+    if call == "/backups" || call == "/tokens" || call.starts_with("/tokens/") {
         return Some(Role::Admin);
     }
     Some(if matches!(*method, Method::GET | Method::HEAD) { Role::Viewer } else { Role::Operator })

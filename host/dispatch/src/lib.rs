@@ -6,6 +6,7 @@
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
 mod alerts;
+mod backup;
 mod brokers;
 mod captures;
 mod controller;
@@ -41,6 +42,7 @@ pub use brolly_ledger::{
     Status as DeliveryStatus, Tally,
 };
 
+pub use backup::BackupMade;
 pub use dead_letters::{DeskResult, Selection};
 pub use desk::{Edit, Letter, Trial};
 pub use error::Error;

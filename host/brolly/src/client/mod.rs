@@ -5,6 +5,7 @@
 
 pub(crate) mod api;
 mod apply;
+mod backup;
 mod capture;
 mod error;
 pub(crate) mod output;
@@ -33,6 +34,7 @@ pub enum Command {
     Plugin(plugin::Command),
     Apply(apply::Args),
     Capture(capture::Args),
+    Backup(backup::Args),
 }
 
 /// Does what a client was asked.
@@ -50,6 +52,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Plugin(command) => plugin::run(command).await,
             Command::Apply(args) => apply::run(args).await,
             Command::Capture(args) => capture::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
         }
     });
     // A thread that still waits for standard input must not hold the process.
