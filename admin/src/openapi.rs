@@ -61,6 +61,7 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::channels::router())
         .merge(crate::audit::router())
         .merge(crate::events::router())
+        .merge(crate::backups::router())
         .routes(routes!(openapi));
     OpenApiRouter::with_openapi(Document::openapi()).nest(BASE, calls).merge(crate::health::router())
 }

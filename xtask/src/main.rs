@@ -1,5 +1,5 @@
 //! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench | scale`
-//! and what shows that nothing is lost: `sim | planted | fuzz | soak | deny | sbom`.
+//! and what shows that nothing is lost: `sim | planted | soak | deny | sbom`.
 //!
 //! One file per command. It knows the layout of the tree and the command line of `brolly`; it
 //! links to no other crate of the workspace, so that it builds in seconds.
@@ -15,6 +15,7 @@ mod scale;
 mod servers;
 mod signals;
 mod sim;
+mod soak;
 mod test;
 mod toolchain;
 mod tools;
@@ -44,6 +45,8 @@ enum Command {
     Sim(sim::Arguments),
     /// Plant deliberate bugs in a copy of the tree and show which tests find them.
     Planted(planted::Arguments),
+    /// Full load with kills, restarts, swaps and pauses at random; fails when something grows.
+    Soak(soak::Arguments),
     /// Hold what comes from outside to deny.toml: licences, bans, duplicates, sources, advisories.
     Deny,
     /// Write what the binary is made of to target/sbom/brolly.cdx.json.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Scale(arguments) => scale::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Planted(arguments) => planted::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Deny => deny::run(),
         Command::Sbom => deny::sbom(),
     };

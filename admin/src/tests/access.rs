@@ -84,6 +84,7 @@ const CALLS: &[(&str, &str, Option<usize>)] = &[
     ("GET", "/api/v1/events", Some(READ)),
     ("POST", "/api/v1/session", None),
     ("DELETE", "/api/v1/session", Some(READ)),
+    ("POST", "/api/v1/backups", Some(ADMIN)),
     ("GET", "/api/v1/tokens", Some(ADMIN)),
     ("POST", "/api/v1/tokens", Some(ADMIN)),
     ("DELETE", "/api/v1/tokens/{token}", Some(ADMIN)),

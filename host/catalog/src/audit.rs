@@ -31,6 +31,8 @@ pub enum Action {
     Edit,
     /// An alert was seen by somebody.
     Acknowledge,
+    /// A copy of everything was made.
+    Backup,
 }
 
 /// One change.

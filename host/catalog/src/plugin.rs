@@ -108,6 +108,37 @@ impl Catalog {
         .await
     }
 
+    /// Copies the bytes of every version into a folder, once `finish` is done; no definition changes from
+    /// before it to the end. So whatever `finish` takes down of the catalog has its plugins.
+    ///
+    /// # Errors
+    /// What `finish` fails with; a failing disk.
+    pub async fn copy_plugins<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        to: PathBuf,
+        finish: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let _writer = self.writer.lock().await;
+        let snapshot = self.snapshot();
+        let versions = snapshot.plugins.values().flat_map(|plugin| plugin.value.versions.iter());
+        let files: Vec<PathBuf> =
+            versions.map(|version| self.plugin_file(&version.admission.digest)).collect();
+        let failed = {
+            let to = to.clone();
+            move |source| Error::File { operation: "copy the plugins to", path: to.clone(), source }
+        };
+        let copied = tokio::task::spawn_blocking(move || {
+            let finished = finish()?;
+            copy_files(&files, &to).map_err(|source| Error::File {
+                operation: "copy the plugins to",
+                path: to.clone(),
+                source,
+            })?;
+            Ok(finished)
+        });
+        copied.await.unwrap_or_else(|join| Err(failed(io::Error::other(join)).into()))
+    }
+
     /// Sets whose signatures further versions of a plugin need; it need not have any version yet.
     ///
     /// # Errors
@@ -157,6 +188,18 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+fn copy_files(files: &[PathBuf], to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for file in files {
+        if let Some(name) = file.file_name() {
+            let target = to.join(name);
+            fs::copy(file, &target)?;
+            File::open(&target)?.sync_all()?;
+        }
+    }
+    File::open(to)?.sync_all()
 }
 
 /// Writes beside the target and renames, so that a crash leaves the whole file or none.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,11 +40,13 @@ pub struct Config {
     pub history_ms: u64,
     /// Makes spans of what happens; none where nobody wants traces.
     pub tracer: Option<Tracer>,
+    /// The folder that backups are put into; none where none can be made.
+    pub backups: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_ms: 7 * 24 * 60 * 60 * 1000, tracer: None }
+        Self { history_ms: 7 * 24 * 60 * 60 * 1000, tracer: None, backups: None }
     }
 }
 

@@ -6,6 +6,7 @@
 //! wanted; `supervisor.rs` has a controller for each that is wanted.
 
 mod alerts;
+mod backup;
 mod breaker;
 mod brokers;
 mod captures;
@@ -49,6 +50,7 @@ pub use brolly_ledger::{
     Search, Side, Status as DeliveryStatus, Swap, Tally,
 };
 
+pub use backup::BackupMade;
 pub use breaker::Dependency;
 pub use dead_letters::{DeskResult, Selection};
 pub use desk::{Edit, Letter, Trial};

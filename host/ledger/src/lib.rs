@@ -15,15 +15,15 @@ mod state;
 mod tally;
 mod versions;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use brolly_core::{
-    Accepted, Commit, Decision, Delivery, Digest, Effects, LogLine, Message, MessageId, Name, Origin,
-    Settlement, StateEntry, Timestamp,
+    Accepted, Code, Commit, Decision, Delivery, Digest, Effects, LogLine, Message, MessageId, Name, Origin,
+    Refusal, Settlement, StateEntry, Timestamp,
 };
 use brolly_store::{Claim, Identity, Messages, Store, keys};
 
-pub use brolly_store::StoredMessage;
+pub use brolly_store::{BackedUp, Backup, StoredMessage};
 pub use dead_letters::{DeadLetter, DeadLetters, Left, Reason, Reasons};
 pub use deliveries::{Attempt, AttemptOutcome, Status};
 pub use error::Error;
@@ -134,6 +134,19 @@ impl Ledger {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Copies everything that is stored into a folder, while it goes on; [`Backup::finish`] ends it. Blocks.
+    ///
+    /// # Errors
+    /// When another copy is being made, there is too little free space, or the folder cannot be written.
+    pub fn back_up(&self, dir: PathBuf) -> Result<Backup, Error> {
+        Backup::begin(&self.messages, dir).map_err(|error| match error {
+            brolly_store::Error::Copy { reason, .. } => {
+                Refusal::new(Code::Unavailable, format!("no backup is made: {reason}")).into()
+            }
+            other => other.into(),
+        })
     }
 
     /// The dead letters.

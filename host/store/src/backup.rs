@@ -211,7 +211,8 @@ fn file(operation: &'static str, path: &Path, source: io::Error) -> Error {
 
 /// A copy must not be what fills the disk.
 fn check_space(store: &Store, dir: &Path) -> Result<(), Error> {
-    let (needed, free) = (store.disk_bytes()?.saturating_add(folder::COPY_RESERVE_BYTES), store.free_bytes()?);
+    let (needed, free) =
+        (store.disk_bytes()?.saturating_add(folder::COPY_RESERVE_BYTES), store.free_bytes()?);
     if free < needed {
         let reason = format!("it needs {needed} bytes of free disk space, and there are {free}");
         return Err(copy_failed(dir)(reason));

@@ -30,6 +30,8 @@ pub(crate) struct Blobs {
     /// Which messages have a file, so that the others cost no look at the disk.
     present: Arc<Mutex<HashSet<u64>>>,
     removals: SyncSender<u64>,
+    /// What is to be removed once a copy of the store has been made; none while nobody makes one.
+    kept: Arc<Mutex<Option<Vec<u64>>>>,
 }
 
 impl Blobs {
@@ -51,7 +53,12 @@ impl Blobs {
             }
         }
         let (removals, due) = sync_channel::<u64>(REMOVALS);
-        let blobs = Self { dir: Arc::new(dir), present: Arc::new(Mutex::new(present)), removals };
+        let blobs = Self {
+            dir: Arc::new(dir),
+            present: Arc::new(Mutex::new(present)),
+            removals,
+            kept: Arc::default(),
+        };
         let dir = blobs.dir.clone();
         std::thread::Builder::new()
             .name("brolly-blobs".to_owned())
@@ -91,6 +98,25 @@ impl Blobs {
     /// Removes a file, elsewhere: called on the committer's thread.
     pub(crate) fn remove(&self, seq: u64) {
         self.present.lock().remove(&seq);
+        if let Some(kept) = &mut *self.kept.lock() {
+            kept.push(seq);
+            return;
+        }
+        self.remove_now(seq);
+    }
+
+    /// Keeps what is to be removed, or removes what was kept.
+    pub(crate) fn keep(&self, keep: bool) {
+        let mut kept = self.kept.lock();
+        let due = match keep {
+            true => kept.replace(Vec::new()),
+            false => kept.take(),
+        };
+        drop(kept);
+        due.into_iter().flatten().for_each(|seq| self.remove_now(seq));
+    }
+
+    fn remove_now(&self, seq: u64) {
         if self.removals.try_send(seq).is_err() {
             remove(&path(&self.dir, seq));
         }

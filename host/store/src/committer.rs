@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::{
+    backup::Tap,
     engine::{Database, panic_text},
     store::{Counters, check_sizes},
 };
@@ -135,6 +136,7 @@ impl Queue {
 /// The thread's own state.
 pub(crate) struct Committer {
     pub(crate) database: Arc<dyn Database>,
+    pub(crate) tap: Arc<Tap>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failure: Arc<watch::Sender<Option<String>>>,
@@ -286,7 +288,7 @@ impl Committer {
         if batch.is_empty() {
             return Ok(());
         }
-        self.database.apply(batch).map_err(|reason| format!("writing failed: {reason}"))
+        self.tap.apply(&*self.database, batch).map_err(|reason| format!("writing failed: {reason}"))
     }
 
     fn finish(&self, round: &mut Round, durable: &SyncSender<Actions>) -> Result<(), String> {

@@ -21,7 +21,7 @@ use crate::{
 const BATCH_ROWS: usize = 200;
 const BATCH_BYTES: u64 = 4 << 20;
 /// Batches between two flushes.
-const ROUND_BATCHES: usize = 20;
+pub(crate) const COPY_FLUSH_BATCHES: usize = 20;
 
 const ALL: Bounds = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
 
@@ -145,7 +145,7 @@ fn write(
 }
 
 /// Copies all rows.
-fn fill(
+pub(crate) fn fill(
     source: &dyn Database,
     target: &dyn Database,
     progress: &mut dyn FnMut(Progress),
@@ -166,7 +166,7 @@ fn fill(
             break;
         }
         target.apply(batch)?;
-        if batch_number.is_multiple_of(ROUND_BATCHES) {
+        if batch_number.is_multiple_of(COPY_FLUSH_BATCHES) {
             target.flush()?;
         }
         progress(Progress::Copying { rows: tally.rows, bytes: tally.bytes });
@@ -189,9 +189,9 @@ fn verify(target: &Arc<dyn Database>, of: u64, progress: &mut dyn FnMut(Progress
 
 /// What was seen of rows.
 #[derive(Default)]
-struct Tally {
-    rows: u64,
-    bytes: u64,
+pub(crate) struct Tally {
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
     hash: Sha256,
 }
 

@@ -8,8 +8,9 @@
 //! * `engine`: the databases behind a small port; `sync`: why a flush of sled really reaches the disk;
 //! * `folder`: lock, which engine, marker of an unclean stop, the copy made before a recovery;
 //! * `committer`: group commit on one thread; `steps`: the same, one step at a time, for a simulation;
-//!   `copy`: all rows to another engine, while it rests.
+//!   `copy`: all rows to another engine, while it rests; `backup`: a copy of all of it, while it runs.
 
+mod backup;
 mod blobs;
 mod claims;
 mod committer;
@@ -25,6 +26,7 @@ mod steps;
 mod store;
 mod sync;
 
+pub use backup::{BackedUp, Backup};
 pub use claims::Claim;
 pub use copy::{Copied, Progress, copy};
 pub use engine::{Bounds, Database, End, Engine, Row, Rows};

@@ -255,6 +255,14 @@ impl Messages {
         }
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     fn decode(&self, seq: u64, row: &Bytes, payloads: bool) -> Result<StoredMessage, Error> {
         let damaged = |reason: String| Error::corrupt(&keys::message(seq), reason);
         let file = |length: u64| {

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     Error,
+    backup::Tap,
     committer::{Committer, Queue, Stop},
     engine::{self, Bounds, Database, End, Engine, Row},
     folder::{self, Folder},
@@ -72,6 +73,7 @@ pub struct Store {
 struct Shared {
     dir: PathBuf,
     queue: Arc<Queue>,
+    tap: Arc<Tap>,
     counters: Arc<Counters>,
     failure: Arc<watch::Sender<Option<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -264,6 +266,22 @@ impl Store {
         Error::File { operation: "measuring the disk of", path: self.shared.dir.clone(), source }
     }
 
+    /// What a copy of the running store listens to.
+    pub(crate) fn tap(&self) -> &Tap {
+        &self.shared.tap
+    }
+
+    /// The engine that keeps the rows.
+    pub(crate) fn engine(&self) -> Engine {
+        self.shared.folder.lock().as_ref().map_or_else(Engine::default, Folder::engine)
+    }
+
+    /// Reads the database as it is.
+    pub(crate) fn read_all<T>(&self, read: impl FnOnce(&dyn Database) -> T) -> Result<T, Error> {
+        let database = self.shared.database.read().clone().ok_or(Error::Closed)?;
+        Ok(read(&*database))
+    }
+
     pub(crate) fn blobs_dir(&self) -> PathBuf {
         folder::blobs(&self.shared.dir)
     }
@@ -301,8 +319,10 @@ fn assemble(dir: PathBuf, database: Arc<dyn Database>, folder: Option<Folder>) -
     let queue = Arc::new(Queue::default());
     let counters = Arc::new(Counters::default());
     let failure = Arc::new(watch::Sender::new(None));
+    let tap = Arc::new(Tap::default());
     let committer = Committer {
         database: database.clone(),
+        tap: tap.clone(),
         queue: queue.clone(),
         counters: counters.clone(),
         failure: failure.clone(),
@@ -310,6 +330,7 @@ fn assemble(dir: PathBuf, database: Arc<dyn Database>, folder: Option<Folder>) -
     let shared = Shared {
         dir,
         queue,
+        tap,
         counters,
         failure,
         thread: Mutex::new(None),

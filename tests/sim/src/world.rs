@@ -216,10 +216,9 @@ pub(crate) fn handling(call: &Call<'_>) -> usize {
     }
     if !world.is_down() {
         let host = world.host.borrow().clone();
-        if let Some(host) = host
-            && let Err(broken) = world.model.borrow().may_handle(&host, call)
-        {
-            world.model.borrow_mut().broken.get_or_insert(broken);
+        let checked = host.map_or(Ok(()), |host| world.model.borrow().may_handle(&host, call));
+        if let Err(broken) = checked {
+            world.broken(broken);
         }
     }
     world.model.borrow_mut().called(delivery)

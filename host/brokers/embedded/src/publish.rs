@@ -1,7 +1,8 @@
 //! Accepting messages, from producers and from handlers: ids, routing, room, rows.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    cell::Cell,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -27,10 +28,14 @@ const INLINE_MESSAGES: usize = 64;
 pub(crate) struct Publishing {
     /// Held from looking an id up until its commit is submitted.
     order: Mutex<()>,
-    /// Ids that are accepted and not yet durable. A lock of its own, held for moments: the store's
-    /// thread takes it too.
-    pending: Mutex<HashSet<(Name, MessageId)>>,
+    /// Ids that are accepted and not yet durable, each with the publishers that wait for it. A lock of
+    /// its own, held for moments: the store's thread takes it too.
+    pending: Mutex<HashMap<(Name, MessageId), Vec<oneshot::Sender<()>>>>,
 }
+
+/// Ids that others are publishing, each with the news that they have. They may yet give up: a handler
+/// whose commit does not come to pass.
+type Waits = Vec<(MessageId, oneshot::Receiver<()>)>;
 
 /// A message that was checked and routed.
 struct Routed {
@@ -48,7 +53,7 @@ pub(crate) async fn publish(
     let bytes = messages.iter().map(|message| message.payload.len()).sum::<usize>();
     let permit = admit(inner, bytes + messages.len()).await?;
     let (durable, when_durable) = oneshot::channel();
-    let accepted = if bytes > INLINE_BYTES || messages.len() > INLINE_MESSAGES {
+    let (accepted, waits) = if bytes > INLINE_BYTES || messages.len() > INLINE_MESSAGES {
         let (inner, topic) = (inner.clone(), topic.clone());
         let staged = tokio::task::spawn_blocking(move || accept(&inner, &topic, messages, permit, durable));
         staged.await.map_err(|error| BrokerError::Failed {
@@ -60,6 +65,9 @@ pub(crate) async fn publish(
         accept(inner, topic, messages, permit, durable)?
     };
     when_durable.await.map_err(|_| never_durable(topic))?;
+    for (id, durable) in waits {
+        durable.await.map_err(|_| being_published(topic, &id))?;
+    }
     Ok(accepted)
 }
 
@@ -100,10 +108,7 @@ pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), 
                 stage_new(inner, stored, None, &room, &mut commit)?;
             }
             Some(Known::Stored(seq)) => stage_again(inner, seq, &message, &routing, &room, &mut commit)?,
-            Some(Known::Pending) => {
-                room.unreserve(&routing, message.payload.len());
-                return Err(being_published(topic, &message.id).into());
-            }
+            Some(Known::Pending(_)) => return Err(being_published(topic, &message.id).into()),
         }
         commit.then(move || {
             drop(permit);
@@ -121,7 +126,7 @@ fn accept(
     messages: Vec<NewMessage>,
     permit: OwnedSemaphorePermit,
     durable: oneshot::Sender<()>,
-) -> Result<Vec<Accepted>, BrokerError> {
+) -> Result<(Vec<Accepted>, Waits), BrokerError> {
     let router = inner.routes()?;
     let mut routed = Vec::with_capacity(messages.len());
     for (number, message) in messages.into_iter().enumerate() {
@@ -133,14 +138,15 @@ fn accept(
     let room =
         Room::reserve(inner, routed.iter().map(|routed| (&routed.routing, routed.message.payload.len())))?;
     let mut accepted = Vec::with_capacity(routed.len());
+    let mut waits = Waits::new();
     let mut routed = routed.into_iter().peekable();
     loop {
-        // INVARIANT: staged and submitted under the lock, so that whoever finds an id pending or
-        // stored submits after the commit that brought it, and becomes durable after it.
+        // INVARIANT: staged and submitted under the lock, so that whoever finds an id of ours stored or
+        // pending submits after the commit that brought it, and becomes durable after it.
         let mut commit = Commit::default();
         let _order = inner.publishing.order.lock();
         while let Some(next) = routed.next_if(|_| commit.writes().len() < COMMIT_ROWS) {
-            accepted.push(stage(inner, topic, next, None, &room, &mut commit)?);
+            accepted.push(stage(inner, topic, next, None, &room, &mut waits, &mut commit)?);
         }
         if routed.peek().is_none() {
             commit.then(move || {
@@ -149,7 +155,7 @@ fn accept(
                 let _ = durable.send(());
             });
             inner.store.submit(commit);
-            return Ok(accepted);
+            return Ok((accepted, waits));
         }
         inner.store.submit(commit);
     }
@@ -179,7 +185,7 @@ pub(crate) fn stage_outgoing(
     for (topic, routed) in &routed {
         // The commit that has this id is on its way and this one could overtake it; a moment later
         // the id is simply there.
-        if pending.contains(&((*topic).clone(), routed.id.clone())) {
+        if pending.contains_key(&((*topic).clone(), routed.id.clone())) {
             return Err(being_published(topic, &routed.id).into());
         }
     }
@@ -189,7 +195,8 @@ pub(crate) fn stage_outgoing(
     let parent = Parent { seq: origin.record, subscription: origin.subscription.clone() };
     let mut accepted = Vec::with_capacity(routed.len());
     for (topic, routed) in routed {
-        accepted.push(stage(inner, topic, routed, Some(parent.clone()), &room, commit)?);
+        let (parent, waits) = (Some(parent.clone()), &mut Waits::new());
+        accepted.push(stage(inner, topic, routed, parent, &room, waits, commit)?);
     }
     Ok(accepted)
 }
@@ -201,16 +208,18 @@ fn being_published(topic: &Name, id: &str) -> Refusal {
 
 /// How an id is known.
 enum Known {
-    /// It is accepted and not yet durable.
-    Pending,
+    /// It is accepted and not yet durable; tells when it is.
+    Pending(oneshot::Receiver<()>),
     /// The store has its message under this number.
     Stored(u64),
 }
 
 fn known(inner: &Inner, topic: &Name, id: &MessageId) -> Result<Option<Known>, BrokerError> {
     // In this order: an id leaves the pending ones only when the store has it.
-    if inner.publishing.pending.lock().contains(&(topic.clone(), id.clone())) {
-        return Ok(Some(Known::Pending));
+    if let Some(waiting) = inner.publishing.pending.lock().get_mut(&(topic.clone(), id.clone())) {
+        let (durable, when_durable) = oneshot::channel();
+        waiting.push(durable);
+        return Ok(Some(Known::Pending(when_durable)));
     }
     let stored = inner.messages.find(topic, id).map_err(|error| failed("publish to", topic, error))?;
     Ok(stored.map(Known::Stored))
@@ -223,11 +232,14 @@ fn stage(
     routed: Routed,
     parent: Option<Parent>,
     room: &Room,
+    waits: &mut Waits,
     commit: &mut Commit,
 ) -> Result<Accepted, BrokerError> {
     let Routed { id, message, routing } = routed;
-    if known(inner, topic, &id)?.is_some() {
-        room.unreserve(&routing, message.payload.len());
+    if let Some(known) = known(inner, topic, &id)? {
+        if let Known::Pending(when_durable) = known {
+            waits.push((id.clone(), when_durable));
+        }
         metrics::counter!("brolly_messages_duplicate_total", "topic" => topic.to_string()).increment(1);
         return Ok(Accepted { id, topic: topic.clone(), duplicate: true });
     }
@@ -276,9 +288,10 @@ fn stage_new(
     let staged = inner.messages.stage(seq, &stored, commit);
     staged.map_err(|error| failed("publish to", &message.topic, error))?;
     let pending = (message.topic.clone(), message.id.clone());
-    inner.publishing.pending.lock().insert(pending.clone());
-    let queues = stored.routed.iter().filter_map(|queue| room.index(queue)).collect();
-    let claim = Claim { inner: inner.clone(), pending, queues, bytes: u64::from(entry.bytes) };
+    inner.publishing.pending.lock().insert(pending.clone(), Vec::new());
+    let bytes = u64::from(entry.bytes);
+    let queues = stored.routed.iter().filter_map(|queue| room.claim(queue, bytes)).collect();
+    let claim = Claim { inner: inner.clone(), pending, queues, bytes, durable: false };
     commit.then(move || claim.fulfil(entry, due));
     Ok(())
 }
@@ -295,13 +308,12 @@ fn stage_again(
 ) -> Result<(), BrokerError> {
     let entry = Entry { taken: true, ..Entry::new(seq, message) };
     for queue in &routing.queues {
-        let Some(index) = room.index(queue) else { continue };
         let key = keys::queue_entry(queue, seq);
         if inner.store.get(&key).map_err(|error| failed("publish to", queue, error))?.is_some() {
-            index.unreserve(1, u64::from(entry.bytes));
             continue;
         }
         commit.put(key, entry.to_row(None).map_err(|error| failed("publish to", queue, error))?);
+        let Some(index) = room.claim(queue, u64::from(entry.bytes)) else { continue };
         commit.then(move || index.push(entry, None));
     }
     Ok(())
@@ -314,10 +326,12 @@ struct Claim {
     pending: (Name, MessageId),
     queues: Vec<Arc<QueueIndex>>,
     bytes: u64,
+    durable: bool,
 }
 
 impl Claim {
     fn fulfil(mut self, entry: Entry, due: Option<Timestamp>) {
+        self.durable = true;
         for index in self.queues.drain(..) {
             index.push(entry, due);
         }
@@ -326,7 +340,11 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.inner.publishing.pending.lock().remove(&self.pending);
+        let waiting = self.inner.publishing.pending.lock().remove(&self.pending);
+        for waiting in waiting.into_iter().flatten().filter(|_| self.durable) {
+            // Whoever waited may have gone.
+            let _ = waiting.send(());
+        }
         for index in &self.queues {
             index.unreserve(1, self.bytes);
         }
@@ -338,9 +356,17 @@ fn in_message(number: usize, refusal: Refusal) -> Refusal {
     Refusal { detail: format!("message {}: {}; nothing was accepted", number + 1, refusal.detail), ..refusal }
 }
 
-/// Room in the queues that a publish goes to, taken before anything is written.
+/// Room in the queues that a publish goes to, taken before anything is written. What nobody claims, for a
+/// duplicate or because something failed, is given back.
 struct Room {
-    queues: BTreeMap<Name, (Arc<QueueIndex>, u64, u64)>,
+    queues: BTreeMap<Name, Taken>,
+}
+
+/// Room in one queue.
+struct Taken {
+    index: Arc<QueueIndex>,
+    messages: Cell<u64>,
+    bytes: Cell<u64>,
 }
 
 impl Room {
@@ -348,40 +374,40 @@ impl Room {
         inner: &Inner,
         messages: impl Iterator<Item = (&'a Routing, usize)>,
     ) -> Result<Self, BrokerError> {
-        let mut queues: BTreeMap<Name, (Arc<QueueIndex>, u64, u64)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Name, (Arc<QueueIndex>, u64, u64)> = BTreeMap::new();
         for (routing, bytes) in messages {
             for name in &routing.queues {
-                if !queues.contains_key(name) {
-                    queues.insert(name.clone(), (inner.queue(name)?, 0, 0));
+                if !wanted.contains_key(name) {
+                    wanted.insert(name.clone(), (inner.queue(name)?, 0, 0));
                 }
-                if let Some((_, count, size)) = queues.get_mut(name) {
+                if let Some((_, count, size)) = wanted.get_mut(name) {
                     *count += 1;
                     *size += bytes as u64;
                 }
             }
         }
-        let mut reserved = Vec::new();
-        for (index, count, size) in queues.values() {
-            if let Err(refusal) = index.reserve(*count, *size) {
-                for (index, count, size) in reserved {
-                    QueueIndex::unreserve(index, count, size);
-                }
-                return Err(refusal.into());
-            }
-            reserved.push((index, *count, *size));
+        let mut room = Self { queues: BTreeMap::new() };
+        for (name, (index, messages, bytes)) in wanted {
+            index.reserve(messages, bytes)?;
+            let taken = Taken { index, messages: Cell::new(messages), bytes: Cell::new(bytes) };
+            room.queues.insert(name, taken);
         }
-        Ok(Self { queues })
+        Ok(room)
     }
 
-    fn index(&self, queue: &Name) -> Option<Arc<QueueIndex>> {
-        self.queues.get(queue).map(|(index, _, _)| index.clone())
+    /// The queue, for one message that there is room for; whoever claims it gives the room back.
+    fn claim(&self, queue: &Name, bytes: u64) -> Option<Arc<QueueIndex>> {
+        let taken = self.queues.get(queue)?;
+        taken.messages.set(taken.messages.get().saturating_sub(1));
+        taken.bytes.set(taken.bytes.get().saturating_sub(bytes));
+        Some(taken.index.clone())
     }
+}
 
-    fn unreserve(&self, routing: &Routing, bytes: usize) {
-        for queue in &routing.queues {
-            if let Some((index, _, _)) = self.queues.get(queue) {
-                index.unreserve(1, bytes as u64);
-            }
+impl Drop for Room {
+    fn drop(&mut self) {
+        for Taken { index, messages, bytes } in self.queues.values() {
+            index.unreserve(messages.get(), bytes.get());
         }
     }
 }

@@ -95,6 +95,34 @@ async fn a_commit_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(bench.ready().await, 2);
 }
 
+/// A handler's commit may yet be given up: then nobody has published the id.
+#[tokio::test]
+async fn a_producer_of_the_same_id_waits_for_the_commit_of_the_handler() {
+    for given_up in [false, true] {
+        let bench = open(10).await;
+        let mut commit = Commit::default();
+        bench.stage(&[outgoing("a")], &mut commit).unwrap();
+        let (broker, topic) = (bench.broker.clone(), name("t"));
+        let message = NewMessage { id: Some("a".into()), ..NewMessage::default() };
+        let mut publish = tokio::spawn(async move { broker.publish(&topic, vec![message]).await });
+        // Everything that the producer has handed over is durable after this, and what follows it is done.
+        let other = NewMessage { id: Some("other".into()), ..NewMessage::default() };
+        while !publish.is_finished() && bench.messages.find(&name("t"), "other").unwrap().is_none() {
+            bench.broker.publish(&name("t"), vec![other.clone()]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut publish).await;
+        assert!(early.is_err(), "it was answered before anything was durable: {early:?}");
+        match given_up {
+            true => drop(commit),
+            false => bench.store.commit(commit).await.unwrap(),
+        }
+        let answer = publish.await.unwrap();
+        assert_eq!(answer.is_err(), given_up, "{answer:?}");
+        assert_eq!(bench.messages.find(&name("t"), "a").unwrap().is_none(), given_up);
+    }
+}
+
 #[tokio::test]
 async fn room_is_taken_in_all_queues_or_in_none() {
     let bench = open(1).await;

@@ -5,6 +5,7 @@
 
 pub(crate) mod api;
 mod apply;
+mod backup;
 mod capture;
 mod error;
 pub(crate) mod output;
@@ -36,6 +37,7 @@ pub enum Command {
     Capture(capture::Args),
     Rollback(shipping::Rollback),
     Rollout(shipping::Rollout),
+    Backup(backup::Args),
 }
 
 /// Does what a client was asked.
@@ -55,6 +57,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::Capture(args) => capture::run(args).await,
             Command::Rollback(args) => shipping::roll_back(args).await,
             Command::Rollout(args) => shipping::roll_out(args).await,
+            Command::Backup(args) => backup::run(args).await,
         }
     });
     // A thread that still waits for standard input must not hold the process.

@@ -32,6 +32,7 @@ Settings, as they stand in the TOML file (times in milliseconds):
   [embedded]  min_free_bytes = 268435456  publishes are refused while the disk has less free space
               publish_bytes = 134217728   payloads of publishes that are not yet durable
   [runtime]   max_instances = 1024      plugin instances at the same time
+  [backup]    dir = \"DATA_DIR/backups\"  where `brolly backup` puts copies of the data directory
   [history]   keep_ms = 604800000       how long messages, their history and their ids are kept
   [admin]     connections = 1024        requests = 512        body_memory_mib = 512
               read_ms = 30000           change_ms = 3600000   body_idle_ms = 30000
@@ -59,7 +60,7 @@ pub struct Config {
     pub embedded: brolly_embedded::Config,
     /// `[runtime]`
     pub runtime: brolly_runtime::Config,
-    /// `[history]`
+    /// `[history]` and `[backup]`
     pub dispatch: brolly_dispatch::Config,
     /// `[admin]`
     pub admin: brolly_admin::Config,
@@ -158,6 +159,7 @@ impl Config {
         let mut dispatch = brolly_dispatch::Config::default();
         let ten_years = 10 * 366 * 24 * 60 * 60 * 1000;
         dispatch.history_ms = settings.range("history.keep_ms", dispatch.history_ms, 60_000..=ten_years);
+        dispatch.backups = Some(settings.value("backup.dir", data_dir.join("backups")));
         let filter = settings.parsed("log.filter", "info".to_owned(), |text| {
             let known = EnvFilter::try_new(text).map(|_| text.to_owned());
             known.map_err(|error| format!("a filter such as info,brolly_dispatch=debug ({error})"))

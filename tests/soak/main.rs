@@ -1,0 +1,227 @@
+//! `cargo xtask soak`: the main job for as long as one likes, with swaps, pauses, restarts and kills at random
+//! moments. Fails when a total is not exact, or memory, open files or latency grow.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "a measurement that cannot go on says where and stops"
+)]
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use brolly_tests::{
+    eventually,
+    flow::QUEUES,
+    orders::{self, Order},
+    server::{PATIENCE, Server, plugin_bytes},
+};
+use reqwest::Method;
+use serde_json::json;
+
+/// Orders that are published at once.
+const BATCH: usize = 500;
+/// Orders that may wait to be handled before more are published: full load, and no endless backlog.
+const WAITING: u64 = 5_000;
+/// How much more the last third of the run may need than the second one.
+const GROWTH: f64 = 1.25;
+
+/// What the host needs at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    memory_mib: f64,
+    files: f64,
+    /// How long a small publish took to be durable, in milliseconds.
+    latency_ms: f64,
+    disk_mib: f64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let minutes: f64 = std::env::args().nth(1).map_or(10.0, |word| word.parse().expect("minutes"));
+    let seed =
+        std::env::args().nth(2).map_or_else(|| fastrand::u64(..), |word| word.parse().expect("a seed"));
+    println!("{minutes} minutes, seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = Server::start(dir.path()).await;
+    server.set_up_samples().await;
+    let versions = [plugin_bytes("settlement"), with_a_note(plugin_bytes("settlement"))];
+    let mut digests = Vec::new();
+    for version in versions {
+        digests.push(server.upload("settlement", version).await);
+    }
+    let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let (mut round, mut samples, mut changes) = (0_usize, Vec::new(), [0_u32; 4]);
+    while Instant::now() < end {
+        publish(&server, &batch(round)).await;
+        round += 1;
+        waits_for_room(&server).await;
+        if round.is_multiple_of(10) {
+            samples.push(sample(&server, dir.path(), round).await);
+        }
+        match rng.u32(..40) {
+            0 => {
+                changes[0] += 1;
+                server.kill().await;
+                server = Server::start(dir.path()).await;
+            }
+            1 => {
+                changes[1] += 1;
+                assert_eq!(server.terminate().await, Some(0), "it drains");
+                server = Server::start(dir.path()).await;
+            }
+            2..=5 => {
+                changes[2] += 1;
+                swap(&server, &digests[rng.usize(..digests.len())], rng.u32(1..=6)).await;
+            }
+            6..=8 => {
+                changes[3] += 1;
+                let one = QUEUES[rng.usize(..QUEUES.len())];
+                server.post(&format!("/subscriptions/{one}/pause")).await;
+                publish(&server, &batch(round)).await;
+                round += 1;
+                server.post(&format!("/subscriptions/{one}/resume")).await;
+            }
+            _ => {}
+        }
+    }
+    let [kills, stops, swaps, pauses] = changes;
+    println!("{} orders, {kills} kills, {stops} restarts, {swaps} swaps, {pauses} pauses", round * BATCH);
+    let exact = exact(&server, round).await;
+    let flat = flat(&samples);
+    assert_eq!(server.terminate().await, Some(0), "it drains");
+    if exact && flat { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The real orders over and over, each time under other ids and of other customers.
+fn batch(round: usize) -> Vec<Order> {
+    let real = orders::real();
+    let of = |at: usize| {
+        let order = &real[at % real.len()];
+        let turn = at / real.len();
+        let (order_id, customer_id) =
+            (format!("s{turn}-{}", order.order_id), format!("s{turn}-{}", order.customer_id));
+        Order { order_id, customer_id, ..order.clone() }
+    };
+    (round * BATCH..(round + 1) * BATCH).map(of).collect()
+}
+
+async fn publish(server: &Server, orders: &[Order]) {
+    server.bulk("orders.paid", orders::ndjson(orders)).await.expect("an answer").ok();
+}
+
+async fn waits_for_room(server: &Server) {
+    eventually("the handlers keep up", 5 * PATIENCE, || async {
+        let mut waiting = 0;
+        for queue in QUEUES {
+            let counts = server.get(&format!("/queues/{queue}")).await["counts"].clone();
+            waiting += counts["ready"].as_u64().unwrap_or(0);
+        }
+        (waiting < WAITING).then_some(())
+    })
+    .await;
+}
+
+async fn swap(server: &Server, version: &str, workers: u32) {
+    let subscription = json!({
+        "queue": "settlement", "plugin": "settlement", "version": version, "workers": workers,
+        "order": "key", "config": {"commission_percent": "15"},
+    });
+    server.call(Method::PUT, "/subscriptions/settlement", Some(subscription)).await.ok();
+}
+
+async fn sample(server: &Server, dir: &Path, round: usize) -> Sample {
+    let id = server.id().expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs on Linux");
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
+    let memory: f64 = memory.trim_matches([' ', '\t', 'k', 'B']).parse().expect("a number");
+    let files = std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count);
+    let began = Instant::now();
+    let one = format!("{{\"id\":\"probe-{round}\",\"payload\":1}}\n");
+    server.bulk("coupons.issued", one).await.expect("an answer").ok();
+    let sample = Sample {
+        memory_mib: memory / 1024.0,
+        files: files as f64,
+        latency_ms: began.elapsed().as_secs_f64() * 1e3,
+        disk_mib: bytes(dir) as f64 / 1_048_576.0,
+    };
+    println!(
+        "{:>9} orders: {:.0} MiB of memory, {} files, {:.1} ms, {:.0} MiB of disk",
+        round * BATCH,
+        sample.memory_mib,
+        sample.files,
+        sample.latency_ms,
+        sample.disk_mib
+    );
+    sample
+}
+
+fn bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => bytes(&entry.path()),
+            Ok(found) => found.len(),
+            // Gone meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Whether what must not grow does not: the last third of the run against the one before it.
+fn flat(samples: &[Sample]) -> bool {
+    let third = samples.len() / 3;
+    if third < 3 {
+        println!("too short to tell whether anything grows");
+        return true;
+    }
+    let (middle, last) = (&samples[third..2 * third], &samples[2 * third..]);
+    let median = |samples: &[Sample], of: fn(&Sample) -> f64| {
+        let mut values: Vec<f64> = samples.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let mut flat = true;
+    let measures: [(&str, fn(&Sample) -> f64, f64); 3] = [
+        // The histories of messages are kept, and their index with them.
+        ("MiB of memory", |sample| sample.memory_mib, 64.0),
+        ("files", |sample| sample.files, 10.0),
+        ("ms to be durable", |sample| sample.latency_ms, 20.0),
+    ];
+    for (what, of, slack) in measures {
+        let (before, after) = (median(middle, of), median(last, of));
+        let grows = after > before * GROWTH + slack;
+        println!("{what}: {before:.1}, then {after:.1}{}", if grows { "  GROWS" } else { "" });
+        flat &= !grows;
+    }
+    let per_order = (last[last.len() - 1].disk_mib - middle[0].disk_mib).max(0.0);
+    println!("disk: {per_order:.0} MiB more in the last two thirds; it holds the history of 7 days");
+    flat
+}
+
+async fn exact(server: &Server, rounds: usize) -> bool {
+    server.idle(&QUEUES).await;
+    let all: Vec<Order> = (0..rounds).flat_map(batch).collect();
+    let (expect, got) = (orders::totals(&all), server.totals().await);
+    let coupons: i64 = got.coupons.values().sum();
+    let probes = server.all("/messages?topic=coupons.issued&key=").await.len();
+    let exact = got.days == expect.days
+        && got.points == expect.points
+        && coupons >= expect.coupons.values().sum()
+        && got.rejected.len() == expect.rejected.len();
+    println!("totals of {} orders: {} ({probes} probes)", all.len(), if exact { "exact" } else { "WRONG" });
+    exact
+}
+
+/// The same code as another version: a custom section changes nothing but the digest.
+fn with_a_note(mut wasm: Vec<u8>) -> Vec<u8> {
+    wasm.extend([0, 5, 4, b's', b'o', b'a', b'k']);
+    wasm
+}
