@@ -84,6 +84,7 @@ async fn a_copy_is_the_store_as_of_one_moment(engine: Engine) {
     store.close();
     assert!(backed_up.writes > 0, "nothing was written meanwhile, so nothing was shown");
 
+    assert!(!to.join("journal").exists() && !to.join("open").exists(), "it was not closed cleanly");
     let (copy, _) = open(engine, &to);
     let at = number(&copy, "a-first");
     assert!((least..=most).contains(&at), "{at} is not between {least} and {most}");
@@ -91,7 +92,6 @@ async fn a_copy_is_the_store_as_of_one_moment(engine: Engine) {
     let moving: Vec<_> = copy.scan(b"walk/", None).map(|row| row.unwrap().0).collect();
     assert_eq!(moving, [format!("walk/{:08}", at % 5_000)], "it moved with the others");
     assert_eq!(copy.scan(b"row/", None).count() as u64, at);
-    assert!(!to.join("journal").exists() && !to.join("open").exists());
     copy.close();
 }
 
