@@ -98,7 +98,6 @@ impl Host {
             plugins: Arc::new(Scripts),
             outside: Arc::new(Nowhere),
             clock,
-            outside: Arc::new(brolly_core::Nowhere),
         };
         let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let handle = dispatch.handle();
