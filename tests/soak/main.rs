@@ -175,6 +175,9 @@ fn bytes(dir: &Path) -> u64 {
         .sum()
 }
 
+/// What is measured, how it is read, and how much more of it is no growth.
+type Measure = (&'static str, fn(&Sample) -> f64, f64);
+
 /// Whether what must not grow does not: the last third of the run against the one before it.
 fn flat(samples: &[Sample]) -> bool {
     let third = samples.len() / 3;
@@ -189,7 +192,7 @@ fn flat(samples: &[Sample]) -> bool {
         values[values.len() / 2]
     };
     let mut flat = true;
-    let measures: [(&str, fn(&Sample) -> f64, f64); 3] = [
+    let measures: [Measure; 3] = [
         // The histories of messages are kept, and their index with them.
         ("MiB of memory", |sample| sample.memory_mib, 64.0),
         ("files", |sample| sample.files, 10.0),

@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use crate::tree;
 
 /// Lives that the simulation is given to find a bug.
-const SEEDS: &str = "2000";
+const SEEDS: &str = "500";
 
 /// Packages whose own tests have a part in it.
 const ROOMS: [&str; 5] =

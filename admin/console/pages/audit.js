@@ -7,7 +7,7 @@ import { moment } from "../format.js";
 import { t } from "../text/text.js";
 
 const PART = 100;
-const KINDS = ["broker", "topic", "queue", "route", "plugin", "subscription", "channel", "token"];
+const KINDS = ["broker", "topic", "queue", "route", "plugin", "subscription", "channel", "token", "backup"];
 
 export async function audit({ root, signal }) {
   const fields = [

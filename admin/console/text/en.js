@@ -53,7 +53,7 @@ export const TEXTS = {
   "attempt": "attempt {n}",
   "attempts": "Attempts",
   "attempts_n": "Attempts: {n}",
-  "backup": "backup",
+  "backup": "Backup",
   "backlog": "Backlog",
   "before": "Before",
   "begin": "Begin",

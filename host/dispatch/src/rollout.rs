@@ -13,7 +13,7 @@ use std::{
 use brolly_capture::{Capture, Recorded, record};
 use brolly_core::{
     Call, Digest, Handled, Handler, HttpError, HttpRequest, HttpResponse, HttpTerms, Judgement, Mode, Name,
-    Outside, Rollout as Definition, StateEntry, StateReader, StateUnavailable, Unreachable, Verdict,
+    Outcome, Outside, Rollout as Definition, StateEntry, StateReader, StateUnavailable, Unreachable, Verdict,
 };
 use brolly_ledger::StateView;
 use bytes::Bytes;
@@ -119,7 +119,7 @@ impl Rollout {
     pub(crate) fn handle(&self, call: &Call<'_>) -> Handling {
         let shared = falls_to_candidate(&call.message.key, &call.message.id, self.definition.percent);
         let (hand, role) = match self.definition.mode {
-            Mode::Canary if shared => (&self.candidate, Role::Candidate),
+            Mode::Canary if shared && !self.is_over() => (&self.candidate, Role::Candidate),
             Mode::Canary | Mode::Shadow => (&self.running, Role::Running),
         };
         if !shared {
@@ -131,11 +131,19 @@ impl Rollout {
             capture = noted;
             handled
         });
-        Handling {
-            handled: ran.handled.clone(),
-            version: hand.version,
-            sample: Some(Box::new(Sample { role, capture, ran })),
-        }
+        let acked = ran.handled.verdict == Verdict::Outcome(Outcome::Ack);
+        let sample = Box::new(Sample { role, capture, ran });
+        // What a candidate fails at has had no effect: the running version has the word.
+        let (handled, hand) = match role {
+            Role::Candidate if !acked => (self.running.handler.handle(call), &self.running),
+            Role::Candidate | Role::Running => (sample.ran.handled.clone(), hand),
+        };
+        Handling { handled, version: hand.version, sample: Some(sample) }
+    }
+
+    /// Whether the rules have said that the candidate goes; the definition follows in a moment.
+    fn is_over(&self) -> bool {
+        matches!(self.report.lock().judgement, Judgement::Abandon(_))
     }
 
     /// Hands a decided attempt on to be compared. What the host could not serve says nothing of a version.

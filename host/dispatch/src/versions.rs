@@ -179,14 +179,31 @@ impl State {
         let Some(old) = &self.old else { return };
         swap.old = old.tenure.side();
         if old.tenure.is_idle() && old.handler.strong_count() == 0 {
-            swap.freed_at = Some(now);
-            serving.tenure.forget_before();
-            self.old = None;
+            swap.freed_at.get_or_insert(now);
         }
+    }
+
+    /// Lets go of an old version that is done, whose own record then has its last numbers.
+    fn let_go(&mut self, name: &Name, ledger: &Ledger) -> Result<(), Error> {
+        let (Some(swap), Some(serving), Some(old)) = (&self.swap, &self.now, &self.old) else {
+            return Ok(());
+        };
+        if swap.freed_at.is_none() {
+            return Ok(());
+        }
+        let own = ledger.swaps(name, Some(swap.number), 1)?.into_iter().next();
+        if let Some(mut own) = own.filter(|own| own.number + 1 == swap.number) {
+            own.new = old.tenure.side();
+            ledger.put_swap(name, &own)?;
+        }
+        serving.tenure.forget_before();
+        self.old = None;
+        Ok(())
     }
 
     fn write(&mut self, name: &Name, ledger: &Ledger, now: Timestamp) -> Result<(), Error> {
         self.refresh(now);
+        self.let_go(name, ledger)?;
         if self.swap == self.written {
             return Ok(());
         }

@@ -188,7 +188,7 @@ impl Worker {
         });
         let Handling { mut handled, version, sample } = plan.handle(&delivery.message, begun, state);
         traces::hand_on(self.tracer.as_ref(), &span, &delivery.message, &mut handled.effects.publish);
-        let spared = plan.tenure.spares(at) || version != plan.definition.version;
+        let spared = plan.tenure.spares(at);
         let retry = &plan.definition.retry;
         let mut decision = decide(&handled.verdict, begun.attempt, retry, spared, fastrand::f64());
         if let Verdict::Outcome(Outcome::Retry { dependency: Some(name), reason, .. }) = &handled.verdict

@@ -45,8 +45,8 @@ fn commit(at: u64) -> Commit {
     for key in ["a-first", "z-last"] {
         commit.put(key.as_bytes().to_vec(), at.to_be_bytes().to_vec());
     }
-    commit.delete(format!("moving/{:08}", (at + 4_999) % 5_000).into_bytes());
-    commit.put(format!("moving/{:08}", at % 5_000).into_bytes(), at.to_be_bytes().to_vec());
+    commit.delete(format!("walk/{:08}", (at + 4_999) % 5_000).into_bytes());
+    commit.put(format!("walk/{:08}", at % 5_000).into_bytes(), at.to_be_bytes().to_vec());
     commit.put(format!("row/{at:08}").into_bytes(), vec![7; 100]);
     commit
 }
@@ -84,14 +84,14 @@ async fn a_copy_is_the_store_as_of_one_moment(engine: Engine) {
     store.close();
     assert!(backed_up.writes > 0, "nothing was written meanwhile, so nothing was shown");
 
+    assert!(!to.join("journal").exists() && !to.join("open").exists(), "it was not closed cleanly");
     let (copy, _) = open(engine, &to);
     let at = number(&copy, "a-first");
     assert!((least..=most).contains(&at), "{at} is not between {least} and {most}");
     assert_eq!(number(&copy, "z-last"), at);
-    let moving: Vec<_> = copy.scan(b"moving/", None).map(|row| row.unwrap().0).collect();
-    assert_eq!(moving, [format!("moving/{:08}", at % 5_000)], "it moved with the others");
+    let moving: Vec<_> = copy.scan(b"walk/", None).map(|row| row.unwrap().0).collect();
+    assert_eq!(moving, [format!("walk/{:08}", at % 5_000)], "it moved with the others");
     assert_eq!(copy.scan(b"row/", None).count() as u64, at);
-    assert!(!to.join("journal").exists() && !to.join("open").exists());
     copy.close();
 }
 

@@ -5,6 +5,7 @@ mod changes;
 mod desk;
 mod pages;
 mod roles;
+mod shipping;
 mod watching;
 
 use brolly_tests::{

@@ -38,7 +38,6 @@ pub(super) struct Rig {
 
 /// What came of one attempt.
 pub(super) struct Run {
-    pub handled: Handled,
     /// Everything that it was told.
     pub capture: Arc<Capture>,
     happened: Happened,
@@ -92,7 +91,7 @@ impl Rig {
         let handled = tokio::task::block_in_place(|| attempt(&*handler, number, &NoState, &self.outside));
         let mut captures = recorder.captures(false, 1).captures;
         let capture = captures.pop().unwrap_or_else(|| panic!("not captured: {:?}", handled.verdict));
-        Run { happened: Happened::from(&handled), handled, capture }
+        Run { happened: Happened::from(&handled), capture }
     }
 }
 

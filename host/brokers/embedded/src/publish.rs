@@ -30,8 +30,11 @@ pub(crate) struct Publishing {
     order: Mutex<()>,
     /// Ids that are accepted and not yet durable, each with the publishers that wait for it. A lock of
     /// its own, held for moments: the store's thread takes it too.
-    pending: Mutex<HashMap<(Name, MessageId), Vec<oneshot::Sender<()>>>>,
+    pending: Mutex<HashMap<(Name, MessageId), Waiting>>,
 }
+
+/// Publishers of one id that wait until it is durable.
+type Waiting = Vec<oneshot::Sender<()>>;
 
 /// Ids that others are publishing, each with the news that they have. They may yet give up: a handler
 /// whose commit does not come to pass.

@@ -32,7 +32,7 @@ Settings, as they stand in the TOML file (times in milliseconds):
   [embedded]  min_free_bytes = 268435456  publishes are refused while the disk has less free space
               publish_bytes = 134217728   payloads of publishes that are not yet durable
   [runtime]   max_instances = 1024      plugin instances at the same time
-  [backup]    dir = \"DATA_DIR/backups\"  where `brolly backup` puts copies of the data directory
+  [backup]    dir = \"./brolly-data/backups\"  below data_dir; where `brolly backup` puts its copies
   [history]   keep_ms = 604800000       how long messages, their history and their ids are kept
   [admin]     connections = 1024        requests = 512        body_memory_mib = 512
               read_ms = 30000           change_ms = 3600000   body_idle_ms = 30000
