@@ -113,6 +113,7 @@ async fn answer(request: Request<Incoming>, kept: AllAsked) -> Result<Response<S
 }
 
 async fn response(path: &str, count: usize) -> Response<String> {
+    let path = path.split('?').next().unwrap_or(path);
     let (kind, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((&path[1..], ""));
     let number = || rest.parse::<u64>().unwrap_or(0);
     let new = |status: u64, body: String| {

@@ -354,8 +354,8 @@ async fn what_is_no_plugin_is_refused_at_upload_with_the_reason() {
         ("a component that exports nothing", wat("(component)"), "handle"),
         (
             "an import that no plugin gets",
-            wat("(component (import \"wasi:cli/environment@0.2.0\" (instance (export \"x\" (func)))))"),
-            "wasi:cli/environment@0.2.0",
+            wat("(component (import \"wasi:keyvalue/store@0.2.0-draft\" (instance (export \"x\" (func)))))"),
+            "wasi:keyvalue/store@0.2.0-draft",
         ),
         ("an export of the wrong type", wrong_export(), "handle"),
     ];
