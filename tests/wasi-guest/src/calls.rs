@@ -60,7 +60,7 @@ fn print() {
 fn send(host: &str) -> Result<types::FutureIncomingResponse, Failure> {
     let request = types::OutgoingRequest::new(types::Fields::new());
     request.set_authority(Some(host)).map_err(|()| Failure::reject("the host"))?;
-    outgoing_handler::handle(request, None).map_err(|error| Failure::reject(error))
+    outgoing_handler::handle(request, None).map_err(Failure::reject)
 }
 
 /// Waits for the answer to a request that it goes on writing.
@@ -68,7 +68,7 @@ fn poll_unfinished() -> Result<(), Failure> {
     let request = types::OutgoingRequest::new(types::Fields::new());
     request.set_authority(Some("example.com")).map_err(|()| Failure::reject("the host"))?;
     let body = request.body().map_err(|()| Failure::reject("the body"))?;
-    let future = outgoing_handler::handle(request, None).map_err(|error| Failure::reject(error))?;
+    let future = outgoing_handler::handle(request, None).map_err(Failure::reject)?;
     future.subscribe().block();
     drop(body);
     Ok(())
