@@ -40,13 +40,13 @@ export function rollout({ name, renew }) {
     const word = promoted ? "promote" : "abandon";
     const values = Object.fromEntries(NUMBERS.map((number) => [number, count(report[number])]));
     confirm({
-      title: t(`${word}_name`, { name, version: short(report.version) }), intro: t(`${word}_hint`),
+      title: t(promoted ? "promote_name" : "abandon_name", { name, version: short(report.version) }), intro: t(`rollout_hint.${word}`),
       said: [h("p", { class: promoted && report.differing + report.worse > 0 ? "error" : null }, t("rollout_so_far", values))],
       action: t(word),
       run: async () => {
         await (promoted ? call("POST", `${base}/promote`) : call("DELETE", base));
         forget();
-        announce(t(`${word}_done`, { name, version: short(report.version) }));
+        announce(t(`rollout_done.${word}`, { name, version: short(report.version) }));
         await renew();
       },
     });

@@ -107,6 +107,8 @@ pub(crate) fn subscription(of: &str, plugin: u8, retry: RetryPolicy) -> Subscrip
     let base = json!({
         "queue": of, "plugin": "script", "version": version(plugin).to_string(), "workers": WORKERS,
         "max_in_flight": 6,
+        // Attempts that fault count here, as the model counts them.
+        "guard": null,
     });
     let base: Subscription = serde_json::from_value(base).expect("a subscription");
     Subscription { order, retry, ..base }

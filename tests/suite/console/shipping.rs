@@ -27,7 +27,7 @@ async fn a_candidate_is_begun_compared_promoted_and_taken_back() {
     let again = orders::named("again-", &paid[..ORDERS]);
     scene.publish(&again).await;
     scene.until("/subscriptions/settlement/rollout", |body| body["examples"][0].is_object()).await;
-    scene.browser.find("//summary[contains(., 'state written')]").await.click().await.unwrap();
+    scene.browser.find("(//summary[contains(., 'state written')])[1]").await.click().await.unwrap();
     scene.browser.find(&format!("//th[contains(., 'day/{day}') and contains(., 'commission_cents')]")).await;
 
     scene.browser.press(&format!("Promote {} to run settlement", short(&new))).await;
