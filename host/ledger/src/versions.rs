@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{Error, Ledger};
 
 /// Changes that are remembered of each subscription; the oldest go first.
-pub const SWAPS: usize = 50;
+const SWAPS: usize = 50;
 
 /// Why a version took over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Writes a change down, anew or once more; the oldest beyond [`SWAPS`] goes.
+    /// Writes a change down, anew or once more; the oldest beyond the latest 50 goes.
     ///
     /// # Errors
     /// When it cannot be written as a row.

@@ -3,11 +3,11 @@
 //! same life again.
 //!
 //! Everything that decides about deliveries is the real code: worker, decisions, ledger, state, dead
-//! letters, embedded broker, catalog, group commit. Not real are the disk ([`disk`]), the clock, the
-//! handlers ([`script`]), the broker elsewhere ([`far`]), and that things happen at the same time: instead,
-//! the code under test is interrupted where others would go on beside it ([`world`]).
+//! letters, embedded broker, catalog, group commit. Not real are the disk (`disk`), the clock, the
+//! handlers (`script`), the broker elsewhere (`far`), and that things happen at the same time: instead,
+//! the code under test is interrupted where others would go on beside it (`world`).
 //!
-//! What must hold stands in [`model`].
+//! What must hold stands in `model`.
 
 #![allow(
     clippy::unwrap_used,

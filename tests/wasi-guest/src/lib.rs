@@ -2,7 +2,7 @@
 //! program imports that was compiled for `wasm32-wasip2`. So the host is held to the standard's types, and
 //! not only to its own reading of them. Built to `target/test-plugins/wasi.wasm`.
 //!
-//! `mode` names what it calls; see [`calls`].
+//! `mode` names what it calls; see `calls`.
 
 #[cfg(target_arch = "wasm32")]
 mod calls;
