@@ -9,6 +9,7 @@ use crate::{
     eventually,
     orders::{self, Order},
     server::{PATIENCE, Server},
+    within,
 };
 
 /// The queues of the sample plugins.
@@ -20,11 +21,11 @@ pub const QUEUES: [&str; 3] = ["activity", "notification", "settlement"];
 /// When they have not.
 pub async fn exact(server: &Server, orders: &[Order]) {
     let expect = orders::totals(orders);
-    let stored = async || server.all("/messages?topic=notifications.out").await.len() >= orders.len();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !stored().await && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // If they are not, what is said below says more.
+    let _ = within(PATIENCE, || async {
+        (server.all("/messages?topic=notifications.out").await.len() >= orders.len()).then_some(())
+    })
+    .await;
     let (got, notices) = (server.totals().await, server.all("/messages?topic=notifications.out").await);
     if notices.len() != orders.len() || got.days != expect.days || got.points != expect.points {
         tell_what_is_missing(server, orders, &notices).await;

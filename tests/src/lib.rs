@@ -42,7 +42,16 @@ pub fn root() -> PathBuf {
 ///
 /// # Panics
 /// When it has not by then; `what` says what was waited for.
-pub async fn eventually<T, F>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, limit: Duration, condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let value = within(limit, condition).await;
+    value.unwrap_or_else(|| panic!("not within {limit:?}: {what}"))
+}
+
+/// The same for somebody who has more to say when it is too late: none then.
+pub async fn within<T, F>(limit: Duration, mut condition: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = Option<T>>,
 {
@@ -51,9 +60,11 @@ where
     loop {
         poll.tick().await;
         if let Some(value) = condition().await {
-            return value;
+            return Some(value);
         }
-        assert!(tokio::time::Instant::now() < deadline, "not within {limit:?}: {what}");
+        if tokio::time::Instant::now() >= deadline {
+            return None;
+        }
     }
 }
 

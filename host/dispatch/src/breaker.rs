@@ -99,7 +99,7 @@ impl<'a> Pass<'a> {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.breaker.lock().ends(self.record, false);
+        self.breaker.lock().gives_up(self.record);
     }
 }
 
@@ -165,6 +165,15 @@ impl Breaker {
         if down.places >= WIDE_OPEN || !held {
             self.down.remove(&name);
             self.needs.retain(|_, needed| *needed != name);
+        }
+    }
+
+    /// A delivery does not need anything any more, as far as is known; what nobody needs is not shown as down.
+    fn gives_up(&mut self, record: u64) {
+        let needed = self.needs.get(&record).cloned();
+        self.ends(record, false);
+        if let Some(name) = needed.filter(|name| self.needs.values().all(|other| other != name)) {
+            self.down.remove(&name);
         }
     }
 
@@ -280,7 +289,10 @@ mod tests {
         let probe = Pass::for_delivery(&breaker, 1, at(1_000), 0.0).unwrap();
         assert_eq!(Pass::for_delivery(&breaker, 2, at(1_000), 0.0).err(), Some(TURN));
         drop(probe);
-        Pass::for_delivery(&breaker, 2, at(1_000), 0.0).unwrap().answered();
+        let last = Pass::for_delivery(&breaker, 2, at(1_000), 0.0).unwrap();
+        assert_eq!(breaker.lock().read()[0].held, 1);
+        // Nobody is left who needs it, as when the last one has expired.
+        drop(last);
         assert!(breaker.lock().down.is_empty());
     }
 }

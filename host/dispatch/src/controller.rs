@@ -12,7 +12,7 @@ use brolly_alerts::Alerts;
 use brolly_capture::Recorders;
 use brolly_catalog::Catalog;
 use brolly_core::{
-    Clock, Consume, Digest, Forward, HandledBy, Handler, Judgement, Name, Outside, Plugins, Source,
+    Clock, Consume, Digest, Forward, HandledBy, Handler, Judgement, Name, Outside, Plugins, Rate, Source,
     Subscription,
 };
 use brolly_ledger::Ledger;
@@ -74,6 +74,8 @@ pub(crate) struct Parts {
 pub(crate) struct Wanted {
     pub definition: Arc<Subscription>,
     pub max_age: Option<Duration>,
+    /// The rate that holds for it, which others that share its name may set.
+    pub rate: Option<Rate>,
 }
 
 impl Wanted {
@@ -272,9 +274,7 @@ impl Controller {
         let place = (&name, &*self.parts.ledger, self.parts.clock.now());
         let tenure = self.board.versions.tenure(place, &definition, &handler)?;
         let rollout = self.rollout(&definition, handler.clone(), comparing).await?;
-        let snapshot = self.parts.catalog.snapshot();
-        let others = snapshot.subscriptions.values().filter_map(|entry| entry.value.rate.as_ref());
-        let pace = definition.rate.as_ref().map(|rate| self.parts.rates.of(rate, others));
+        let pace = wanted.rate.as_ref().map(|rate| self.parts.rates.of(rate));
         let outside = self.parts.outside.clone();
         Ok(Plan { name, definition, handler, outside, tenure, rollout, pace, max_age })
     }

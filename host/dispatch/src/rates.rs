@@ -37,6 +37,15 @@ impl Pace {
     }
 }
 
+/// The rate that holds for a subscription: the slowest of those that say the same name. `all` has the rates of
+/// all subscriptions.
+pub(crate) fn in_force<'a>(rate: &'a Rate, all: impl Iterator<Item = &'a Rate>) -> &'a Rate {
+    let Some(name) = &rate.shared else { return rate };
+    let speed = |rate: &Rate| (rate.per_second, rate.burst());
+    let same = all.filter(|other| other.shared.as_ref() == Some(name));
+    same.fold(rate, |slowest, other| if speed(other) < speed(slowest) { other } else { slowest })
+}
+
 /// The rates that are shared. They live as long as a subscription runs with them.
 #[derive(Default)]
 pub(crate) struct Rates {
@@ -44,23 +53,15 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// The pace of a subscription; `others` has the rates that other subscriptions say for the same name.
-    pub(crate) fn of<'a>(&self, rate: &'a Rate, others: impl Iterator<Item = &'a Rate>) -> Arc<Pace> {
+    /// The pace for a rate that holds; whoever shares its name has the same one.
+    pub(crate) fn of(&self, rate: &Rate) -> Arc<Pace> {
         let Some(name) = &rate.shared else { return Pace::new(rate) };
-        let same = others.filter(|other| other.shared.as_ref() == Some(name));
-        let slowest = same.fold(rate, |slowest, other| {
-            if (other.per_second, other.burst()) < (slowest.per_second, slowest.burst()) {
-                other
-            } else {
-                slowest
-            }
-        });
         let mut shared = self.shared.lock();
         shared.retain(|_, pace| pace.strong_count() > 0);
-        if let Some(pace) = shared.get(name).and_then(Weak::upgrade).filter(|pace| pace.rate == *slowest) {
+        if let Some(pace) = shared.get(name).and_then(Weak::upgrade).filter(|pace| pace.rate == *rate) {
             return pace;
         }
-        let pace = Pace::new(slowest);
+        let pace = Pace::new(rate);
         shared.insert(name.clone(), Arc::downgrade(&pace));
         pace
     }
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_burst_at_once() {
-        let pace = Rates::default().of(&rate(1, 7, None), std::iter::empty());
+        let pace = Rates::default().of(&rate(1, 7, None));
         assert_eq!(leaves(&pace), 7);
         let early = pace.leave().unwrap_err();
         assert!(early > Duration::ZERO && early <= Duration::from_secs(1), "{early:?}");
@@ -94,16 +95,16 @@ mod tests {
         let (fast, slow) = (rate(100, 10, Some("insurer")), rate(2, 3, Some("insurer")));
         let elsewhere = rate(1, 1, Some("mail"));
         let all = [&fast, &slow, &elsewhere];
-        let first = rates.of(&fast, all.into_iter());
-        let second = rates.of(&slow, all.into_iter());
+        let of = |rate: &Rate| rates.of(in_force(rate, all.into_iter()));
+        let (first, second) = (of(&fast), of(&slow));
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(leaves(&first) + leaves(&second), 3);
-        let other = rates.of(&elsewhere, all.into_iter());
+        let other = of(&elsewhere);
         assert_eq!(leaves(&other), 1);
-        let own = rates.of(&rate(100, 5, None), all.into_iter());
+        let own = of(&rate(100, 5, None));
         assert_eq!(leaves(&own), 5);
         // A change of the rate begins a new one.
-        let changed = rates.of(&fast, std::iter::once(&fast));
+        let changed = rates.of(in_force(&fast, std::iter::once(&fast)));
         assert_eq!(leaves(&changed), 10);
     }
 }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) struct Rollout {
     pub report: Arc<Mutex<Report>>,
     /// Rung when the rules have said something.
     judged: Arc<Notify>,
+    /// Ends the comparing with this, whatever waits: a candidate that loops must not hold up a drain.
+    _over: DropGuard,
 }
 
 /// One of the two versions.
@@ -100,18 +103,20 @@ impl Rollout {
         (name, parts): (Name, Arc<Parts>),
     ) -> (Arc<Self>, Comparer) {
         let (samples, waiting) = mpsc::channel(WAITING);
-        let judged = Arc::new(Notify::new());
+        let (judged, over) = (Arc::new(Notify::new()), CancellationToken::new());
         let comparer = Comparer {
             rules: definition.rules.clone(),
             running: running.clone(),
             candidate: candidate.clone(),
             waiting,
+            over: over.clone(),
             report: report.clone(),
             judged: judged.clone(),
             name,
             parts,
         };
-        (Arc::new(Self { definition, running, candidate, samples, report, judged }), comparer)
+        let _over = over.drop_guard();
+        (Arc::new(Self { definition, running, candidate, samples, report, judged, _over }), comparer)
     }
 
     /// Has one of the two make an attempt that counts. If its delivery is of the share, there is a sample for
@@ -172,6 +177,7 @@ pub(crate) struct Comparer {
     running: Hand,
     candidate: Hand,
     waiting: mpsc::Receiver<Box<Sample>>,
+    over: CancellationToken,
     report: Arc<Mutex<Report>>,
     judged: Arc<Notify>,
     name: Name,
@@ -231,6 +237,10 @@ impl Comparer {
     pub(crate) fn run(mut self) {
         let mut written = Instant::now();
         while let Some(sample) = self.waiting.blocking_recv() {
+            if self.over.is_cancelled() {
+                self.report.lock().skipped += 1;
+                continue;
+            }
             self.compare(*sample);
             if written.elapsed() >= WRITING {
                 self.write();

@@ -16,6 +16,7 @@ use crate::{
     alerts::Watch,
     controller::{Controller, Wanted},
     feeds::Feeds,
+    rates,
     status::Board,
 };
 
@@ -166,5 +167,7 @@ pub(crate) fn wanted(snapshot: &Snapshot, name: &Name) -> Option<Wanted> {
     let definition = snapshot.subscriptions.get(name)?.value.clone();
     let queue = snapshot.queues.get(&definition.queue);
     let max_age = queue.and_then(|queue| queue.value.retention.max_age_ms).map(Duration::from_millis);
-    Some(Wanted { definition, max_age })
+    let all = snapshot.subscriptions.values().filter_map(|entry| entry.value.rate.as_ref());
+    let rate = definition.rate.as_ref().map(|rate| rates::in_force(rate, all).clone());
+    Some(Wanted { definition, max_age, rate })
 }

@@ -76,8 +76,13 @@ impl Versions {
             Some(swap) => Some(swap.clone()),
             None => ledger.swaps(name, None, 1)?.into_iter().next(),
         };
+        // None in memory is what the host ran before it started, or while the subscription rested.
+        let ran = match &state.now {
+            Some(serving) => serving.tenure.terms.clone(),
+            None => ledger.terms(name)?,
+        };
         if state.now.is_none()
-            && let Some(swap) = last.clone().filter(|swap| swap.version == known.version)
+            && let Some(swap) = last.clone().filter(|_| ran == terms)
         {
             // The host has started anew.
             let tenure =
@@ -96,17 +101,21 @@ impl Versions {
             cause,
             why,
             by,
-            before: old.as_ref().and_then(|old| old.tenure.terms.clone()),
+            before: ran,
             version: known.version,
-            old: old.as_ref().map(|old| old.tenure.side()).unwrap_or_default(),
+            old: match (&old, &last) {
+                (Some(old), _) => old.tenure.side(),
+                (None, Some(last)) => settled(&last.new),
+                (None, None) => Side::default(),
+            },
             new: Side::default(),
             freed_at: None,
         };
         let before = old.as_ref().map(|old| old.tenure.clone());
         let tenure = Tenure::new(terms, before, watched(&swap, definition.guard.as_ref()));
         state.now = Some(Serving { tenure: tenure.clone(), handler: Arc::downgrade(handler) });
-        (state.old, state.swap) = (old, Some(swap));
-        state.write(name, ledger, now)?;
+        ledger.add_swap(name, &swap, &known)?;
+        (state.old, state.written, state.swap) = (old, Some(swap.clone()), Some(swap));
         Ok(tenure)
     }
 

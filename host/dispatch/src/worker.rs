@@ -303,6 +303,9 @@ impl Attempt {
 
     /// Tells the breaker what became of the leave for the attempt.
     fn answers(&self, pass: Pass<'_>) {
+        if !self.outcome.is_a_handlers() {
+            return;
+        }
         match &self.handled.verdict {
             Verdict::Outcome(Outcome::Retry { dependency: Some(_), .. }) => pass.rests(),
             Verdict::Outcome(_) | Verdict::Fault(_) => pass.answered(),

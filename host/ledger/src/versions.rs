@@ -100,16 +100,37 @@ impl Ledger {
             .collect()
     }
 
-    /// Writes a change down, anew or once more; the oldest beyond the latest 50 goes.
+    /// What a subscription runs on, or ran on when the host ended.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the row is not understood.
+    pub fn terms(&self, subscription: &Name) -> Result<Option<Terms>, Error> {
+        let key = keys::terms(subscription);
+        self.store.get(&key)?.map(|row| decode("terms", &key, &row)).transpose()
+    }
+
+    /// Writes a change down with what the subscription runs on since; the oldest beyond the latest 50 goes.
+    ///
+    /// # Errors
+    /// When it cannot be written as a row.
+    pub fn add_swap(&self, subscription: &Name, swap: &Swap, terms: &Terms) -> Result<(), Error> {
+        let mut commit = Commit::default();
+        commit.put(keys::terms(subscription), encode("terms", terms)?);
+        commit.put(keys::swap(subscription, swap.number), encode("swap", swap)?);
+        if let Some(oldest) = swap.number.checked_sub(SWAPS as u64).filter(|number| *number > 0) {
+            commit.delete(keys::swap(subscription, oldest));
+        }
+        self.store.submit(commit);
+        Ok(())
+    }
+
+    /// Writes down what has changed in a change that is known.
     ///
     /// # Errors
     /// When it cannot be written as a row.
     pub fn put_swap(&self, subscription: &Name, swap: &Swap) -> Result<(), Error> {
         let mut commit = Commit::default();
         commit.put(keys::swap(subscription, swap.number), encode("swap", swap)?);
-        if let Some(oldest) = swap.number.checked_sub(SWAPS as u64).filter(|number| *number > 0) {
-            commit.delete(keys::swap(subscription, oldest));
-        }
         self.store.submit(commit);
         Ok(())
     }

@@ -20,6 +20,7 @@
 //! | rollout | `r` subscription | the ledger's |
 //! | state | `s` subscription NUL key | the plugin's |
 //! | swap | `v` subscription NUL number (u64) | the ledger's |
+//! | terms | `t` subscription | the ledger's |
 //! | dead letter | `x` queue NUL seq | the ledger's |
 //!
 //! `seq` (u64) is the number of a message, given out by [`crate::Messages`]. The rows of one
@@ -39,6 +40,7 @@ const QUEUE: u8 = b'q';
 const ROLLOUT: u8 = b'r';
 const STATE: u8 = b's';
 const SWAP: u8 = b'v';
+const TERMS: u8 = b't';
 const DEAD: u8 = b'x';
 const END: u8 = 0;
 
@@ -103,6 +105,12 @@ pub fn parse_alert(key: &[u8]) -> Option<u64> {
 #[must_use]
 pub fn rollout(subscription: &Name) -> Vec<u8> {
     key(ROLLOUT, &[subscription.as_str().as_bytes()])
+}
+
+/// What a subscription runs on, or ran on when its host ended.
+#[must_use]
+pub fn terms(subscription: &Name) -> Vec<u8> {
+    key(TERMS, &[subscription.as_str().as_bytes()])
 }
 
 /// A change of the version that handles a subscription.
@@ -343,6 +351,7 @@ pub fn show(key: &[u8]) -> String {
         Some(&ROLLOUT) => "rollout",
         Some(&STATE) => "state",
         Some(&SWAP) => "swap",
+        Some(&TERMS) => "terms",
         Some(&DEAD) => "dead letter",
         _ => "unknown",
     };
