@@ -321,8 +321,8 @@ async fn a_canary_gets_its_keys_and_is_promoted_or_abandoned_by_rule() {
     let orders = orders::real();
     let (first, rest) = orders.split_at(3_000);
 
-    // A candidate that traps: gone after a few, and what it touched is handled by the running version.
-    let rollout = json!({"version": bad, "mode": "canary", "percent": 20, "config": {"mode": "trap"},
+    // A candidate that rejects: gone after a few, and what it touched is decided by the running version.
+    let rollout = json!({"version": bad, "mode": "canary", "percent": 20, "config": {"mode": "reject"},
         "rules": {"after": 200, "worse_percent": 2.0}});
     server.put("/subscriptions/settlement/rollout", rollout).await;
     server.bulk("orders.paid", orders::ndjson(first)).await.unwrap().ok();
@@ -331,7 +331,7 @@ async fn a_canary_gets_its_keys_and_is_promoted_or_abandoned_by_rule() {
     assert_eq!(report["stage"], "abandoned", "{report}");
     assert!(report["why"].as_str().unwrap().contains("worse_percent"), "{report}");
     assert!(report["worse"].as_u64().unwrap() >= 5, "{report}");
-    assert!(report["candidate"]["outcomes"]["fault"].as_u64().unwrap() < 200, "{report}");
+    assert!(report["candidate"]["outcomes"]["reject"].as_u64().unwrap() < 200, "{report}");
     assert_eq!(server.days().await, orders::totals(first).days);
     let rejected = first.iter().filter(|order| order.amount_cents <= 0).count();
     assert_eq!(server.all("/subscriptions/settlement/dead-letters").await.len(), rejected);

@@ -155,9 +155,19 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`] if there never was one.
     pub fn rollout(&self, name: &Name) -> Result<Report, Error> {
-        let report = match self.board(name)?.versions.rollout() {
+        let known = match self.board(name)?.versions.rollout() {
             Some(report) => Some(report),
             None => self.parts().ledger.rollout(name)?,
+        };
+        let subscription = self.get::<Subscription>(name)?.value;
+        let report = match &subscription.rollout {
+            // It was put a moment ago, and nothing is compared yet.
+            Some(wanted)
+                if !known.as_ref().is_some_and(|report| report.is_of(wanted, subscription.version)) =>
+            {
+                Some(Report::new(wanted.clone(), subscription.version, self.now()))
+            }
+            _ => known,
         };
         report.ok_or_else(|| {
             Refusal::new(Code::NotFound, format!("the subscription {name} has had no rollout")).into()

@@ -22,7 +22,8 @@ async fn a_candidate_is_begun_compared_promoted_and_taken_back() {
     scene.browser.fill("Percent of the keys", "100").await;
     scene.browser.fill("Configuration of the candidate", &format!("mode: settle\nwrong_day: {day}")).await;
     scene.browser.press("Begin").await;
-    scene.until("/subscriptions/settlement/rollout", |body| body["stage"] == "running").await;
+    scene.until("/subscriptions/settlement", |body| body["rollout"].is_object()).await;
+    assert_eq!(scene.server.get("/subscriptions/settlement/rollout").await["stage"], "running");
 
     let again = orders::named("again-", &paid[..ORDERS]);
     scene.publish(&again).await;
