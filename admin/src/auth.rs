@@ -43,9 +43,13 @@ pub(crate) fn required(method: &Method, path: &str) -> Option<Role> {
     if call == "/session" || (call.starts_with("/topics/") && call.ends_with("/explain")) {
         return Some(Role::Viewer);
     }
-    // Whose signatures a plugin needs is not for those to say who upload it; who has a backup has everything.
-    let keys = call.starts_with("/plugins/") && *method == Method::PUT;
-    if keys || call == "/backups" || call == "/tokens" || call.starts_with("/tokens/") {
+    // What a plugin asks of its versions is not for those to say who upload them; who has a backup has everything.
+    let asks = *method == Method::PUT || (*method == Method::DELETE && call.ends_with("/samples"));
+    if (call.starts_with("/plugins/") && asks)
+        || call == "/backups"
+        || call == "/tokens"
+        || call.starts_with("/tokens/")
+    {
         return Some(Role::Admin);
     }
     Some(if matches!(*method, Method::GET | Method::HEAD) { Role::Viewer } else { Role::Operator })

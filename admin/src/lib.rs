@@ -38,6 +38,7 @@ mod publish;
 mod pulse;
 mod queues;
 mod routes;
+mod samples;
 mod serve;
 mod session;
 mod shipping;

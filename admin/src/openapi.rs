@@ -45,6 +45,7 @@ pub(crate) fn routes() -> OpenApiRouter<Admin> {
         .merge(crate::queues::router())
         .merge(crate::forwards::router())
         .merge(crate::routes::router())
+        .merge(crate::samples::router())
         .merge(crate::plugins::router())
         .merge(crate::subscriptions::router())
         .merge(crate::state::router())

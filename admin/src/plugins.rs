@@ -129,6 +129,8 @@ struct UploadBody {
     denied: Vec<DeniedBody>,
     /// Subscriptions for which it asks for more than the version that they run.
     needs: Vec<Needs>,
+    /// How many samples of the plugin it has passed; null where the plugin has none.
+    samples: Option<usize>,
 }
 
 impl UploadBody {
@@ -156,6 +158,7 @@ impl UploadBody {
             compared: compared.collect(),
             denied: denied.collect(),
             needs: needs.collect(),
+            samples: uploaded.samples,
         }
     }
 }
@@ -270,7 +273,8 @@ fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
 
 /// Uploads a plugin version: a wasm component, or a core module with component metadata, of at most
 /// 64 MiB. Uploading the same bytes again changes nothing. Where the plugin has keys, the header
-/// `brolly-signature` has the Ed25519 signature of one of their teams over the bytes, in base 64.
+/// `brolly-signature` has the Ed25519 signature of one of their teams over the bytes, in base 64. Where the plugin has
+/// samples, the version must do what they expect.
 #[utoipa::path(post, path = "/plugins/{plugin}/versions", tag = "plugins", 
     params(("plugin" = String, Path),
         ("brolly-signature" = Option<String>, Header, description = "Ed25519, in base 64")),
@@ -279,7 +283,7 @@ fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
         (status = 201, body = UploadBody, description = "Created"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "too-large"),
         (status = 422, body = Problem, content_type = "application/problem+json", 
-            description = "invalid-plugin, invalid-signature")))]
+            description = "invalid-plugin, invalid-signature, samples-failed")))]
 async fn upload_version(
     State(admin): State<Admin>,
     By(handle): By,

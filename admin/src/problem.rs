@@ -143,6 +143,7 @@ fn meaning(code: Code) -> (StatusCode, &'static str) {
         Code::InvalidFilter => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid filter"),
         Code::InvalidPlugin => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid plugin"),
         Code::InvalidSignature => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid signature"),
+        Code::SamplesFailed => (StatusCode::UNPROCESSABLE_ENTITY, "Samples failed"),
         Code::UnknownReference => (StatusCode::UNPROCESSABLE_ENTITY, "Unknown reference"),
         Code::Unsupported => (StatusCode::UNPROCESSABLE_ENTITY, "Unsupported setting"),
         Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large"),

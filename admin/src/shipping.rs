@@ -391,7 +391,7 @@ async fn get_rollout(
     responses((status = 200, body = Entity<Subscription>),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 422, body = Problem, content_type = "application/problem+json",
-            description = "invalid-definition, invalid-plugin, unknown-reference")))]
+            description = "invalid-definition, invalid-plugin, samples-failed, unknown-reference")))]
 async fn put_rollout(
     By(handle): By,
     NameInPath(subscription): NameInPath,

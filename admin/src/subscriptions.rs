@@ -256,7 +256,7 @@ async fn show(admin: &Admin, name: &Name, entry: &Entry<Subscription>) -> Result
             description = "in-use: the queue has another subscription"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "changed"),
         (status = 422, body = Problem, content_type = "application/problem+json",
-            description = "invalid-definition, invalid-plugin, unknown-reference, unsupported")))]
+            description = "invalid-definition, invalid-plugin, samples-failed, unknown-reference, unsupported")))]
 async fn put_subscription(
     State(admin): State<Admin>,
     By(handle): By,

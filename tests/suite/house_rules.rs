@@ -10,10 +10,11 @@ use std::{
 use brolly_tests::root;
 
 /// Each package with everything of ours that it may depend on. Tests may depend on anything.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("brolly-core", &[]),
     ("brolly-store", &["brolly-core"]),
     ("brolly-capture", &["brolly-core"]),
+    ("brolly-samples", &["brolly-core", "brolly-capture"]),
     ("brolly-alerts", &["brolly-core", "brolly-store"]),
     ("brolly-catalog", &["brolly-core", "brolly-store"]),
     ("brolly-ledger", &["brolly-core", "brolly-store"]),
@@ -25,7 +26,14 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("brolly-redis", &["brolly-core", "brolly-remote"]),
     (
         "brolly-dispatch",
-        &["brolly-core", "brolly-alerts", "brolly-capture", "brolly-catalog", "brolly-ledger"],
+        &[
+            "brolly-core",
+            "brolly-alerts",
+            "brolly-capture",
+            "brolly-catalog",
+            "brolly-ledger",
+            "brolly-samples",
+        ],
     ),
     ("brolly-admin", &["brolly-core", "brolly-dispatch"]),
     (
@@ -42,6 +50,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "brolly-amqp",
             "brolly-redis",
             "brolly-runtime",
+            "brolly-samples",
             "brolly-outside",
             "brolly-dispatch",
             "brolly-admin",

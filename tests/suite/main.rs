@@ -19,6 +19,7 @@ mod openapi;
 mod orders;
 mod rabbit;
 mod redis;
+mod samples;
 mod servers;
 mod shipping;
 mod story;

@@ -19,7 +19,7 @@ async fn versions_are_uploaded_compared_and_deleted() {
         json!({
             "plugin": "p", "digest": second, "created": true, "size_bytes": 10, "world": "test:world@1.0.0",
             "imports": ["b", "c"], "compile_ms": 1,
-            "about": {}, "signed_by": null, "denied": [], "needs": [],
+            "about": {}, "signed_by": null, "denied": [], "needs": [], "samples": null,
             "compared": [{"subscription": "s", "version": first, "new_imports": ["c"]}],
         })
     );

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use brolly_core::{BrokerDefinition, Channel, Name, Proposal, Queue, Refusal, Route, Subscription, Topic};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Entry, Plugin, Snapshot, Token, references};
+use crate::{Entry, Plugin, Samples, Snapshot, Token, references};
 
 /// A kind of definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub enum Kind {
     Subscription,
     Token,
     Channel,
+    Samples,
 }
 
 impl Kind {
@@ -34,6 +35,7 @@ impl Kind {
             Kind::Subscription => "subscription",
             Kind::Token => "token",
             Kind::Channel => "channel",
+            Kind::Samples => "samples",
         }
     }
 }
@@ -262,6 +264,27 @@ impl Definition for Plugin {
 
     fn check_unused(name: &Name, snapshot: &Snapshot) -> Result<(), Refusal> {
         references::subscriptions_of_plugin(snapshot, name)
+    }
+}
+
+/// Whether it is a document of samples is checked by whoever runs them, not here.
+impl Definition for Samples {
+    const KIND: Kind = Kind::Samples;
+
+    fn map(snapshot: &Snapshot) -> &BTreeMap<Name, Entry<Self>> {
+        &snapshot.samples
+    }
+
+    fn map_mut(snapshot: &mut Snapshot) -> &mut BTreeMap<Name, Entry<Self>> {
+        std::sync::Arc::make_mut(&mut snapshot.samples)
+    }
+
+    fn check(&self, _name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn check_unused(_name: &Name, _snapshot: &Snapshot) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 

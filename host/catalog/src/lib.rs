@@ -26,7 +26,7 @@ use audit::Audit;
 pub use audit::{Action, Record, Records};
 pub use definition::{Definition, Kind};
 pub use error::Error;
-pub use plugin::{Plugin, Version};
+pub use plugin::{Plugin, Samples, Version};
 pub use signature::Keys;
 pub use snapshot::{Entry, Snapshot};
 pub use token::{Grant, Rights, Role, Token};

@@ -39,6 +39,16 @@ pub struct Version {
     pub signed_by: Option<Name>,
 }
 
+/// Sample messages that each version of a plugin must pass before it may be used, kept under the plugin's name.
+/// There may be samples before there is any version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Samples {
+    /// The document, in TOML.
+    pub document: String,
+}
+
 impl Plugin {
     /// The most versions of one plugin; delete unused ones to make room.
     pub const MAX_VERSIONS: usize = 200;

@@ -6,7 +6,7 @@ use brolly_core::{BrokerDefinition, Channel, Name, Queue, Route, Subscription, T
 use brolly_store::{Store, keys};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Definition, Error, Plugin, Token};
+use crate::{Definition, Error, Plugin, Samples, Token};
 
 type Map<T> = Arc<BTreeMap<Name, Entry<T>>>;
 
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub tokens: Map<Token>,
     /// Ways to tell people something.
     pub channels: Map<Channel>,
+    /// Samples that the versions of a plugin must pass, by the plugin's name.
+    pub samples: Map<Samples>,
 }
 
 /// A definition with its history.
@@ -95,6 +97,7 @@ impl Snapshot {
         snapshot.read_kind::<Subscription>(store)?;
         snapshot.read_kind::<Token>(store)?;
         snapshot.read_kind::<Channel>(store)?;
+        snapshot.read_kind::<Samples>(store)?;
         Ok(snapshot)
     }
 

@@ -24,6 +24,8 @@ pub enum Code {
     InvalidPlugin,
     /// An upload is not signed as its plugin asks for.
     InvalidSignature,
+    /// A plugin version does other than its plugin's samples expect.
+    SamplesFailed,
     /// A payload, body or upload is larger than its limit.
     TooLarge,
     /// The named thing does not exist.
@@ -63,6 +65,7 @@ impl Code {
             Code::InvalidRequest => "invalid-request",
             Code::InvalidPlugin => "invalid-plugin",
             Code::InvalidSignature => "invalid-signature",
+            Code::SamplesFailed => "samples-failed",
             Code::TooLarge => "too-large",
             Code::NotFound => "not-found",
             Code::UnknownReference => "unknown-reference",

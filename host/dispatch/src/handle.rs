@@ -292,10 +292,11 @@ impl Handle {
         self.parts().brokers.health(name)
     }
 
-    /// Creates or replaces a subscription, after its plugin was tried within its limits.
+    /// Creates or replaces a subscription, after its plugin was tried within its limits and, where its version is
+    /// new to it, has passed its samples.
     ///
     /// # Errors
-    /// What the catalog or the plugin runtime refuses.
+    /// [`brolly_core::Code::SamplesFailed`]; what the catalog or the plugin runtime refuses.
     pub async fn put_subscription(
         &self,
         name: &Name,
@@ -305,6 +306,7 @@ impl Handle {
         // These say more than a plugin file that is not there.
         self.admit(name, &value).await?;
         self.try_out(name, &value).await?;
+        self.vet_new(name, &value).await?;
         self.announce(name, &value);
         Ok(self.catalog().put(name, value, only_if, self.author()).await?)
     }

@@ -35,6 +35,7 @@ mod tenure;
 mod traces;
 mod uploads;
 mod versions;
+mod vetting;
 mod worker;
 
 pub use brolly_alerts::{
@@ -43,7 +44,7 @@ pub use brolly_alerts::{
 pub use brolly_capture::{Capture, Captures, Mode as RecordMode};
 pub use brolly_catalog::{
     Action, Definition, Entry, Grant, Keys, Kind, Plugin, Precondition, Put, Record, Records, Rights, Role,
-    Snapshot, Token, Version,
+    Samples, Snapshot, Token, Version,
 };
 pub use brolly_ledger::{
     Attempt, AttemptOutcome, Cause, DeadLetter, DeliveryHistory, Found, Heard, History, Reason, Reasons,

@@ -183,6 +183,7 @@ impl Handle {
         let wanted = Subscription { rollout: Some(rollout.clone()), ..(*present).clone() };
         wanted.check()?;
         self.try_out(name, &wanted).await?;
+        self.vet_new(name, &wanted).await?;
         let board = self.board(name)?;
         self.shipping(name, &board)
             .update(|present| Ok(Subscription { rollout: Some(rollout), ..present.clone() }))

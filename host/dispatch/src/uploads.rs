@@ -22,6 +22,8 @@ pub struct Uploaded {
     /// For each subscription of the plugin that runs another version: what the upload asks for that this
     /// version does not, in words.
     pub needs: Vec<(Name, Vec<String>)>,
+    /// How many samples of the plugin it has passed; none where it has no samples.
+    pub samples: Option<usize>,
 }
 
 /// An interface that a plugin imports in vain.
@@ -63,10 +65,12 @@ fn in_words(new: &[String], grants: &Grants) -> Vec<String> {
 }
 
 impl Handle {
-    /// Checks, compiles and keeps a plugin version. Uploading the same bytes again changes nothing.
+    /// Checks and compiles a plugin version, holds it to the plugin's samples, and keeps it. Uploading the same bytes
+    /// again changes nothing.
     ///
     /// # Errors
-    /// [`brolly_core::Code::InvalidSignature`], [`brolly_core::Code::InvalidPlugin`] and what the catalog refuses.
+    /// [`brolly_core::Code::InvalidSignature`], [`brolly_core::Code::InvalidPlugin`],
+    /// [`brolly_core::Code::SamplesFailed`] and what the catalog refuses.
     pub async fn upload(
         &self,
         plugin: &Name,
@@ -81,6 +85,7 @@ impl Handle {
         let (admission, wasm) =
             blocking("checking a plugin", move || plugins.admit(&wasm).map(|admission| (admission, wasm)))
                 .await??;
+        let samples = self.vet(plugin, admission.digest).await?;
         let known =
             self.get::<Plugin>(plugin).is_ok_and(|entry| entry.value.version(&admission.digest).is_some());
         let put =
@@ -103,7 +108,7 @@ impl Handle {
         let denied = denied(&admission.imports, users.iter().map(|(_, subscription)| &subscription.grants));
         let signed_by =
             put.entry.value.version(&admission.digest).and_then(|version| version.signed_by.clone());
-        Ok(Uploaded { compared, denied, needs, admission, signed_by, created: !known })
+        Ok(Uploaded { compared, denied, needs, samples, admission, signed_by, created: !known })
     }
 
     /// Sets whose signatures further versions of a plugin need.

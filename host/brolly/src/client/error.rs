@@ -73,3 +73,8 @@ impl Error {
 pub(crate) fn read(path: &std::path::Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
+
+/// Reads a whole file of text.
+pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Error> {
+    String::from_utf8(read(path)?).map_err(|_| Error::Usage(format!("{} is no text", path.display())))
+}

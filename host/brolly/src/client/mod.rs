@@ -19,8 +19,8 @@ mod trace;
 
 pub use apply::{at_start as apply_at_start, definition_of_subscription, without_asking as apply};
 pub use error::Error;
-pub(crate) use error::read;
-pub use output::{print, shown};
+pub(crate) use error::{read, read_text};
+pub use output::print;
 pub use tail::Window;
 
 /// What a client can do.

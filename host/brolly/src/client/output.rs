@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::Value;
 
+pub use brolly_samples::shown;
+
 /// Writes to standard output. An error, such as a reader that went away, is the caller's to see.
 ///
 /// # Errors
@@ -23,19 +25,6 @@ pub fn print(text: &str) -> io::Result<()> {
 /// What the system says.
 pub fn print_json(value: &Value) -> io::Result<()> {
     print(&format!("{value:#}\n"))
-}
-
-/// Text of others without the control characters that would steer a terminal.
-#[must_use]
-pub fn shown(text: &str) -> String {
-    text.chars().fold(String::new(), |mut safe, c| {
-        if c.is_control() {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-        safe
-    })
 }
 
 /// Text of others, cut to `limit` characters.
@@ -140,8 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_cannot_steer_the_terminal() {
-        assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+    fn text_of_others_is_cut() {
         assert_eq!(cut("äöü", 2), "äö…");
         assert_eq!(cut("äö", 2), "äö");
     }

@@ -1,10 +1,10 @@
-//! `brolly plugin`: upload versions, and list what there is.
+//! `brolly plugin`: upload versions, say what samples they must pass, and list what there is.
 
 use std::path::PathBuf;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     api::Connection,
@@ -25,6 +25,20 @@ pub enum Command {
         /// (openssl pkeyutl -sign -rawin -inkey KEY.pem -in FILE -out FILE.sig).
         #[arg(long, value_name = "FILE")]
         signature: Option<PathBuf>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show the samples that versions of a plugin must pass before they may be used, or set them.
+    ///
+    /// The document is that of `brolly test`; what it names with `file` has to stand in it.
+    Samples {
+        /// The plugin.
+        name: String,
+        /// Set them: a document in TOML.
+        file: Option<PathBuf>,
+        /// Ask none any more.
+        #[arg(long, conflicts_with = "file")]
+        remove: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -58,6 +72,25 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             }
             Ok(output::print(&uploaded(&answer))?)
         }
+        Command::Samples { name, file, remove, connection } => {
+            let api = connection.open()?;
+            let path = ["plugins", name.as_str(), "samples"];
+            let answer = match file {
+                Some(file) => {
+                    let document = json!({ "document": error::read_text(&file)? });
+                    api.send(api.request(Method::PUT, &path).json(&document)).await?
+                }
+                None if remove => {
+                    api.send(api.request(Method::DELETE, &path)).await?;
+                    return Ok(());
+                }
+                None => api.get(&path, &[]).await?,
+            };
+            if connection.json {
+                return Ok(output::print_json(&answer)?);
+            }
+            Ok(output::print(text(&answer, "document"))?)
+        }
         Command::List { connection } => {
             let plugins = connection.open()?.all(&["plugins"]).await?;
             if connection.json {
@@ -81,6 +114,9 @@ fn uploaded(answer: &Value) -> String {
             listed_names(answer, "imports")
         ),
     });
+    if let Some(passed) = answer.get("samples").and_then(Value::as_u64) {
+        out.push_str(&format!("passed {passed} samples\n"));
+    }
     for compared in items(answer, "compared") {
         let new = listed_names(compared, "new_imports");
         if new != "none" {
@@ -130,8 +166,6 @@ fn listed_names(value: &Value, key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -142,8 +176,10 @@ mod tests {
             "sha256:1\n7 bytes, compiled in 3 ms, imports: a, b\nbeyond what s runs, it imports: b\n";
         assert_eq!(uploaded(&answer), expect);
         let mut asks = answer.clone();
+        asks["samples"] = json!(3);
         asks["needs"] = json!([{"subscription": "s", "words": ["read the clock: granted (grants.clock)"]}]);
         asks["denied"] = json!([{"interface": "wasi:sockets/tcp@0.2.0", "meaning": "use sockets: no"}]);
+        let expect = expect.replace("beyond", "passed 3 samples\nbeyond");
         let more = "for s it wants to read the clock: granted (grants.clock)\n\
                     denied: wasi:sockets/tcp@0.2.0: use sockets: no\n";
         assert_eq!(uploaded(&asks), format!("{expect}{more}"));

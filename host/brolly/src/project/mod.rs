@@ -2,14 +2,13 @@
 //! `dev` work offline.
 //!
 //! One file per command. [`cargo`] knows the project and its build, [`sdk`] what the binary carries of
-//! the SDK, [`sandbox`] runs plugins, [`samples`] says what must come of which message.
+//! the SDK, [`sandbox`] runs plugins.
 
 mod build;
 mod cargo;
 mod dev;
 mod new;
 mod replay;
-mod samples;
 mod sandbox;
 mod sdk;
 mod test;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use brolly_capture::{Capture, Happened, Recorded};
 use brolly_core::Call;
+use brolly_samples::{difference, told};
 use serde_json::{Value, json};
 
 use super::{
     cargo::Project,
-    samples,
     sandbox::{Built, Sandbox},
 };
 use crate::client::{
@@ -62,13 +62,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         print(&format!("taken for not being there: {what}\n"))?;
     }
     if now == capture.happened {
-        return Ok(print(&format!("{}the same, bit for bit\n", samples::told(&now)))?);
+        return Ok(print(&format!("{}the same, bit for bit\n", told(&now)))?);
     }
-    let mut difference = samples::difference(&samples::told(&capture.happened), &samples::told(&now));
-    if difference.is_empty() {
-        difference.push_str("bytes that are shown alike differ, such as the order of keys in JSON\n");
+    let mut differs = difference(&told(&capture.happened), &told(&now));
+    if differs.is_empty() {
+        differs.push_str("bytes that are shown alike differ, such as the order of keys in JSON\n");
     }
-    print(&difference)?;
+    print(&differs)?;
     if let Some(what) = state.unknown().filter(|_| !args.assume_absent) {
         bail!(
             "the plugin reads {what}, which the capture does not have; --assume-absent takes it for not being there"
@@ -82,7 +82,7 @@ fn again(capture: &Capture, sandbox: &Sandbox, built: &Built, state: &Recorded) 
     let term = |name: &&str| Some(((*name).to_owned(), capture.terms.get(*name)?.clone()));
     let fields: Value =
         ["config", "limits", "grants"].iter().filter_map(term).collect::<serde_json::Map<_, _>>().into();
-    let (handler, _) =
+    let handler =
         sandbox.handler(built, &capture.subscription, &fields).context("the captured subscription")?;
     let handled = handler.handle(&Call {
         message: &capture.message(),

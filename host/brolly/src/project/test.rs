@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use brolly_capture::Happened;
-use brolly_core::{Call, Name};
+use brolly_core::Name;
+use brolly_samples::Samples;
 
 use super::{
     cargo::Project,
     inside,
-    samples::{self, Samples},
-    sandbox::{Built, MemoryState, Sandbox},
+    sandbox::{Built, Sandbox},
 };
-use crate::client::print;
+use crate::client::{Error, print, read_text};
 
 /// The document of a project.
 pub const DOCUMENT: &str = "samples.toml";
@@ -43,17 +42,29 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let fallback = Name::new("plugin").map_err(|refusal| anyhow::anyhow!(refusal.detail))?;
     let named = args.plugin.clone();
     // Mistakes first: a build takes longer than mending them.
-    let read = samples::read(&file, &fallback)?;
-    if let Some(wasm) = named.or_else(|| read.plugin.clone()) {
+    let samples = read(&file, &fallback)?;
+    let beside = |plugin: &PathBuf| file.parent().unwrap_or(Path::new("")).join(plugin);
+    if let Some(wasm) = named.or_else(|| samples.plugin.as_ref().map(beside)) {
         let cache = tempfile::tempdir().context("making a folder for the compiled plugin")?;
         let sandbox = Sandbox::in_folder(cache.path())?;
         let built = sandbox.admit(wasm)?;
-        return check(&sandbox, &built, &file, &read);
+        return check(&sandbox, &built, &file, &samples);
     }
     let project = Project::find(&args.project)?;
-    let samples = samples::read(&file, &project.name)?;
+    let samples = read(&file, &project.name)?;
     let (sandbox, built) = project.built()?;
     check(&sandbox, &built, &file, &samples)
+}
+
+/// Reads a document. A subscription that it does not name is called `plugin`.
+///
+/// # Errors
+/// When it cannot be read, or with all its mistakes, each with file and line.
+pub fn read(path: &Path, plugin: &Name) -> Result<Samples, Error> {
+    let (file, text) = (path.display().to_string(), read_text(path)?);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    brolly_samples::read(&file, &text, Some(folder), plugin)
+        .map_err(|mistakes| Error::Usage(format!("mistakes in {file}\n{}", mistakes.join("\n"))))
 }
 
 /// Runs the samples and says what came of each.
@@ -61,36 +72,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// # Errors
 /// When one of them differs.
 pub fn check(sandbox: &Sandbox, built: &Built, file: &Path, samples: &Samples) -> anyhow::Result<()> {
-    let fields = &samples.fields;
-    let (handler, _) = sandbox
-        .handler(built, &samples.subscription, fields)
+    let handler = sandbox
+        .handler(built, &samples.subscription, &samples.fields)
         .with_context(|| format!("a subscription as {} describes it", file.display()))?;
-    let mut state = MemoryState(samples.state.clone());
     let mut failed = 0;
-    for sample in &samples.samples {
-        if let Some(before) = &sample.state {
-            state = MemoryState(before.clone());
-        }
-        let (subscription, message) = (&samples.subscription, &sample.message);
-        let handled = handler.handle(&Call {
-            message,
-            subscription,
-            attempt: sample.attempt,
-            last_attempt: sample.last_attempt,
-            idempotency_key: &format!("{subscription}/{}/{}", message.topic, message.id),
-            state: &state,
-            outside: &samples.outside.play(),
-        });
-        state.write(&handled.effects.state);
-        let (expect, happened) = sample.expect.against(&Happened::from(&handled));
-        let difference = samples::difference(&expect, &happened);
-        if difference.is_empty() {
+    for ran in samples.run(&*handler) {
+        let sample = ran.sample;
+        if ran.difference.is_empty() {
             print(&format!("ok    {}\n", sample.name))?;
             continue;
         }
         failed += 1;
         let mut told = format!("FAIL  {}  ({}:{})\n", sample.name, file.display(), sample.line);
-        for line in difference.lines().map(str::to_owned).chain(samples::logged(&handled.logs)) {
+        for line in ran.difference.lines().map(str::to_owned).chain(brolly_samples::logged(&ran.logs)) {
             told.push_str(&format!("        {line}\n"));
         }
         print(&told)?;

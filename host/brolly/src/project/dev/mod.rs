@@ -16,7 +16,6 @@ use serde_json::Value;
 
 use super::{
     cargo::Project,
-    samples,
     sandbox::Built,
     test::{self, DOCUMENT},
 };
@@ -191,7 +190,7 @@ fn tested(project: &Project) -> anyhow::Result<Built> {
     let (sandbox, built) = project.built()?;
     let document = project.dir.join(DOCUMENT);
     if document.is_file() {
-        let samples = samples::read(&document, &project.name)?;
+        let samples = test::read(&document, &project.name)?;
         test::check(&sandbox, &built, Path::new(DOCUMENT), &samples)?;
     }
     Ok(built)

@@ -1,12 +1,16 @@
-//! Sample messages and what must come of each: the words of a samples document.
+//! Sample messages and what must come of each: the words of a samples document, and a handler held to it.
+//! The same document serves a team that tests its plugin and a host that admits none without.
 //!
-//! [`document`] reads one and tells all its mistakes, [`place`] knows where in the file something
-//! stands, [`compare`] holds what happened against what was expected, and [`script`] is what lies outside.
+//! `document` reads one and tells all its mistakes, `place` knows where in it something stands, `run` has a
+//! handler make the attempts over a `state` in memory, `compare` holds what happened against what was
+//! expected, and `script` is what lies outside.
 
 mod compare;
 mod document;
 mod place;
+mod run;
 mod script;
+mod state;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -14,14 +18,16 @@ use brolly_core::{Message, Name};
 use bytes::Bytes;
 use serde_json::Value;
 
-pub use compare::{difference, logged, told};
+pub use compare::{difference, logged, shown, told};
 pub use document::read;
+pub use run::{Ran, definition};
 pub use script::Script;
 
 /// A document: samples, and the subscription that handles them.
 #[derive(Debug)]
 pub struct Samples {
-    /// The plugin's file, if the document names one instead of leaving it to the project's build.
+    /// The plugin's file, if the document names one instead of leaving it to the project's build; a path
+    /// beside the document. A host takes no notice of it.
     pub plugin: Option<PathBuf>,
     /// The subscription's name, as the handler sees it.
     pub subscription: Name,
@@ -103,11 +109,17 @@ impl Ends {
 /// A message that must be published. What is none may be anything.
 #[derive(Debug)]
 pub struct ExpectedMessage {
+    /// The topic.
     pub topic: String,
+    /// The id.
     pub id: Option<String>,
+    /// The key.
     pub key: Option<String>,
+    /// The media type.
     pub content_type: Option<String>,
+    /// The headers, all of them.
     pub headers: Option<BTreeMap<String, String>>,
+    /// The payload.
     pub payload: Option<Content>,
 }
 

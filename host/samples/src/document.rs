@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use brolly_core::{Grants, Limits, Message, Name, NewMessage, Timestamp};
@@ -12,11 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use toml_edit::ImDocument;
 
-use super::{
+use crate::{
     Content, Ends, Expect, ExpectedMessage, Sample, Samples, Script,
     place::{Reader, Table},
 };
-use crate::client::Error;
 
 const DOCUMENT: [&str; 9] =
     ["plugin", "subscription", "topic", "config", "limits", "grants", "outside", "state", "sample"];
@@ -26,19 +25,12 @@ const MESSAGE: [&str; 8] =
 const EXPECT: [&str; 7] = ["outcome", "reason", "delay_ms", "published", "state", "deleted", "logs"];
 const PUBLISHED: [&str; 7] = ["topic", "id", "key", "content_type", "headers", "payload", "file"];
 
-/// Reads a document. A subscription that it does not name is called `plugin`.
+/// Reads the text of a document that people know as `file`. What it names with `file` lies in `folder`; without
+/// one it stands alone. A subscription that it does not name is called `plugin`.
 ///
 /// # Errors
-/// [`Error::File`], or [`Error::Usage`] with all mistakes, each with its file and line.
-pub fn read(path: &Path, plugin: &Name) -> Result<Samples, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-    let file = path.display().to_string();
-    let text = String::from_utf8(bytes).map_err(|_| Error::Usage(format!("{file} is no text")))?;
-    parse(&file, &text, path.parent().unwrap_or(Path::new("")), plugin)
-        .map_err(|mistakes| Error::Usage(format!("mistakes in {file}\n{}", mistakes.join("\n"))))
-}
-
-fn parse(file: &str, text: &str, folder: &Path, plugin: &Name) -> Result<Samples, Vec<String>> {
+/// All mistakes, each with its file and line.
+pub fn read(file: &str, text: &str, folder: Option<&Path>, plugin: &Name) -> Result<Samples, Vec<String>> {
     let document = ImDocument::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         vec![format!("{file}:{}: {}", Reader::new(file, text).line(at), error.message())]
@@ -52,7 +44,7 @@ fn parse(file: &str, text: &str, folder: &Path, plugin: &Name) -> Result<Samples
         "grants": reading.settings::<Grants>(&root, "grants"),
     });
     let samples = Samples {
-        plugin: reading.reader.text(&root, "plugin").map(|path| folder.join(path)),
+        plugin: reading.reader.text(&root, "plugin").map(PathBuf::from),
         subscription: reading.name(&root, "subscription").unwrap_or_else(|| plugin.clone()),
         fields,
         // What is none is among the mistakes.
@@ -66,8 +58,8 @@ fn parse(file: &str, text: &str, folder: &Path, plugin: &Name) -> Result<Samples
 
 struct Reading<'a> {
     reader: Reader<'a>,
-    /// What paths in the document are relative to.
-    folder: &'a Path,
+    /// What paths in the document are relative to; none for a document that stands alone.
+    folder: Option<&'a Path>,
 }
 
 impl<'a> Reading<'a> {
@@ -252,7 +244,13 @@ impl<'a> Reading<'a> {
             let what = format!("{}file and payload are both given", message.path());
             self.reader.mistake(&message.span("file"), what);
         }
-        let path = self.folder.join(path);
+        let Some(folder) = self.folder else {
+            let what =
+                format!("{}file: this document stands alone; write the payload into it", message.path());
+            self.reader.mistake(&message.span("file"), what);
+            return None;
+        };
+        let path = folder.join(path);
         match fs::read(&path) {
             Ok(bytes) => Some(Content::Bytes(bytes.into())),
             Err(error) => {
@@ -331,7 +329,17 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Samples, Vec<String>> {
-        parse("f.toml", text, Path::new("/nowhere"), &Name::new("p").unwrap())
+        super::read("f.toml", text, Some(Path::new("/nowhere")), &Name::new("p").unwrap())
+    }
+
+    #[test]
+    fn a_document_that_stands_alone_names_no_files() {
+        let text = "[[sample]]\nmessage = { topic = 'in', file = 'a.json' }\nexpect.outcome = 'ack'\n";
+        let mistakes = super::read("samples", text, None, &Name::new("p").unwrap()).unwrap_err();
+        assert!(
+            mistakes[0].starts_with("samples:2: ") && mistakes[0].contains("stands alone"),
+            "{mistakes:?}"
+        );
     }
 
     #[test]

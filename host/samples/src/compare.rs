@@ -10,14 +10,27 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use similar::{ChangeTag, TextDiff};
 
-use super::{Content, Expect, ExpectedMessage};
-use crate::client::shown;
+use crate::{Content, Expect, ExpectedMessage};
 
 /// Lines around a difference that are shown with it.
 const CONTEXT: usize = 3;
 
+/// Text of others without the control characters that would steer a terminal.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    text.chars().fold(String::new(), |mut safe, c| {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+        safe
+    })
+}
+
 /// What differs, as lines that begin with `-` for what was expected and `+` for what happened; empty if
 /// nothing does.
+#[must_use]
 pub fn difference(expect: &str, happened: &str) -> String {
     if expect == happened {
         return String::new();
@@ -42,6 +55,7 @@ pub fn difference(expect: &str, happened: &str) -> String {
 
 impl Expect {
     /// What was expected and what happened, in the same words.
+    #[must_use]
     pub fn against(&self, happened: &Happened) -> (String, String) {
         let (mut expect, mut told) = (String::new(), String::new());
         self.ending(happened, &mut expect, &mut told);
@@ -205,6 +219,7 @@ fn sorted(value: &Value) -> Value {
 }
 
 /// Everything that came of an attempt, in the words of a difference.
+#[must_use]
 pub fn told(happened: &Happened) -> String {
     let mut out = format!("outcome: {}\n", happened.outcome);
     if let Some(reason) = &happened.reason {
@@ -251,7 +266,8 @@ mod tests {
     use brolly_core::Name;
     use serde_json::json;
 
-    use super::{super::Ends, *};
+    use super::*;
+    use crate::Ends;
 
     fn acked(payload: &'static str, state: &'static str) -> Happened {
         let published = Published {
@@ -291,6 +307,11 @@ mod tests {
         let difference = difference(&wanted, &told);
         let lines: Vec<&str> = difference.lines().filter(|line| !line.starts_with(' ')).collect();
         assert_eq!(lines, differs, "{wanted}\n{told}");
+    }
+
+    #[test]
+    fn text_of_others_cannot_steer_the_terminal() {
+        assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
     }
 
     #[test]
