@@ -10,7 +10,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use brolly_core::{About, Code, Digest, Name, Subscription};
-use brolly_dispatch::{Denied, Entry, Keys, Plugin, Uploaded};
+use brolly_dispatch::{Denied, Entry, Keys, Plugin, Samples, Uploaded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -62,6 +62,8 @@ struct PluginBody {
     versions: Vec<VersionBody>,
     /// The teams whose signatures further versions need, with their public keys.
     keys: BTreeMap<String, String>,
+    /// Whether versions must pass samples before they are used.
+    has_samples: bool,
     /// Grows with every change.
     revision: u64,
     /// When it was made, in milliseconds since 1970.
@@ -169,7 +171,7 @@ fn users(admin: &Admin) -> Users {
     admin.handle.list::<Subscription>(None, usize::MAX).items
 }
 
-fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
+fn shown(admin: &Admin, name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
     let used_by = |digest: &Digest| {
         let uses =
             |entry: &Entry<Subscription>| entry.value.uses(name) && entry.value.version == Some(*digest);
@@ -190,6 +192,7 @@ fn shown(name: &Name, entry: &Entry<Plugin>, users: &Users) -> PluginBody {
         name: name.to_string(),
         versions: versions.collect(),
         keys: entry.value.keys.0.iter().map(|(team, key)| (team.to_string(), key.clone())).collect(),
+        has_samples: admin.handle.get::<Samples>(name).is_ok(),
         revision: entry.revision,
         created_at_ms: entry.created_at.0,
         changed_at_ms: entry.changed_at.0,
@@ -213,7 +216,7 @@ async fn list_plugins(
 ) -> Result<Json<Items<PluginBody>>, Problem> {
     let page = admin.handle.list::<Plugin>(part.after_name()?.as_ref(), part.limit()?);
     let users = users(&admin);
-    let items = page.items.iter().map(|(name, entry)| shown(name, entry, &users)).collect();
+    let items = page.items.iter().map(|(name, entry)| shown(&admin, name, entry, &users)).collect();
     Ok(Json(Items { items, next: page.next }))
 }
 
@@ -223,7 +226,7 @@ async fn list_plugins(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found")))]
 async fn get_plugin(State(admin): State<Admin>, NameInPath(name): NameInPath) -> Result<Response, Problem> {
     let entry = admin.handle.get::<Plugin>(&name)?;
-    Ok(([etag::header(entry.revision)], Json(shown(&name, &entry, &users(&admin)))).into_response())
+    Ok(([etag::header(entry.revision)], Json(shown(&admin, &name, &entry, &users(&admin)))).into_response())
 }
 
 /// What a plugin asks of its versions.
@@ -257,7 +260,7 @@ async fn put_plugin(
         keys.0.insert(Name::new(&team)?, key);
     }
     let entry = handle.set_keys(&name, keys, etag::precondition(&headers)?).await?;
-    Ok(([etag::header(entry.revision)], Json(shown(&name, &entry, &users(&admin)))).into_response())
+    Ok(([etag::header(entry.revision)], Json(shown(&admin, &name, &entry, &users(&admin)))).into_response())
 }
 
 /// The signature that an upload brings.

@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: the main job for as long as one likes, with swaps, pauses, restarts and kills at random
-//! moments. Fails when a total is not exact, or memory, open files or latency grow.
+//! moments. Where there is a RabbitMQ, the orders come over it, and it fails at random too. Fails when a total is
+//! not exact, or memory, open files or latency grow.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +21,7 @@ use brolly_tests::{
     eventually,
     flow::QUEUES,
     orders::{self, Order},
+    rabbit::{Rabbit, Vhost},
     server::{PATIENCE, Server, plugin_bytes},
 };
 use reqwest::Method;
@@ -31,6 +33,47 @@ const BATCH: usize = 500;
 const WAITING: u64 = 5_000;
 /// How much more the last third of the run may need than the second one.
 const GROWTH: f64 = 1.25;
+
+/// What the orders come over, if there is one: a topic and a queue there, and a subscription that forwards.
+struct Elsewhere {
+    rabbit: Rabbit,
+    vhost: Vhost,
+}
+
+impl Elsewhere {
+    /// The name of the topic there, its queue, and the subscription.
+    const NAME: &str = "orders.in";
+
+    async fn start() -> Option<Self> {
+        if let Err(why) = Rabbit::available() {
+            println!("without a broker elsewhere: {why}");
+            return None;
+        }
+        let rabbit = Rabbit::start().await;
+        let vhost = rabbit.vhost().await;
+        Some(Self { rabbit, vhost })
+    }
+
+    async fn furnish(&self, server: &Server) {
+        server.put("/brokers/rabbit", json!({"kind": "amqp", "url": self.vhost.url})).await;
+        server.put("/topics/orders.in", json!({"broker": "rabbit"})).await;
+        server.put("/queues/orders.in", json!({"broker": "rabbit", "type": "quorum"})).await;
+        server.put("/routes/orders.in", json!({"topic": Self::NAME, "queue": Self::NAME})).await;
+        let forward = json!({"queue": Self::NAME, "forward": {"topic": "orders.paid"}, "workers": 2});
+        server.put("/subscriptions/orders.in", forward).await;
+    }
+
+    /// Does something to it while these orders are published.
+    async fn fail(&self, server: &Server, orders: &[Order], stop: bool) {
+        if stop {
+            self.rabbit.stop().await;
+            tokio::join!(publish(server, Self::NAME, orders), self.rabbit.start_again());
+        } else {
+            let close = ["close_all_connections", "--vhost", &self.vhost.name, "a soak"];
+            tokio::join!(publish(server, Self::NAME, orders), self.rabbit.ctl(&close));
+        }
+    }
+}
 
 /// What the host needs at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -51,18 +94,20 @@ async fn main() -> ExitCode {
     let mut rng = fastrand::Rng::with_seed(seed);
     let dir = tempfile::tempdir().expect("a folder");
     let mut server = Server::start(dir.path()).await;
-    server.set_up_samples().await;
-    let versions = [plugin_bytes("settlement"), with_a_note(plugin_bytes("settlement"))];
-    let mut digests = Vec::new();
-    for version in versions {
-        digests.push(server.upload("settlement", version).await);
+    let digests = furnish(&server).await;
+    let elsewhere = Elsewhere::start().await;
+    let (mut topic, mut queues) = ("orders.paid", QUEUES.to_vec());
+    if let Some(elsewhere) = &elsewhere {
+        elsewhere.furnish(&server).await;
+        topic = Elsewhere::NAME;
+        queues.push(Elsewhere::NAME);
     }
     let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
-    let (mut round, mut samples, mut changes) = (0_usize, Vec::new(), [0_u32; 4]);
+    let (mut round, mut samples, mut changes) = (0_usize, Vec::new(), [0_u32; 5]);
     while Instant::now() < end {
-        publish(&server, &batch(round)).await;
+        publish(&server, topic, &batch(round)).await;
         round += 1;
-        waits_for_room(&server).await;
+        waits_for_room(&server, &queues).await;
         if round.is_multiple_of(10) {
             samples.push(sample(&server, dir.path(), round).await);
         }
@@ -85,19 +130,41 @@ async fn main() -> ExitCode {
                 changes[3] += 1;
                 let one = QUEUES[rng.usize(..QUEUES.len())];
                 server.post(&format!("/subscriptions/{one}/pause")).await;
-                publish(&server, &batch(round)).await;
+                publish(&server, topic, &batch(round)).await;
                 round += 1;
                 server.post(&format!("/subscriptions/{one}/resume")).await;
+            }
+            at @ 9..=10 => {
+                if let Some(elsewhere) = &elsewhere {
+                    changes[4] += 1;
+                    elsewhere.fail(&server, &batch(round), at == 9).await;
+                    round += 1;
+                }
             }
             _ => {}
         }
     }
-    let [kills, stops, swaps, pauses] = changes;
-    println!("{} orders, {kills} kills, {stops} restarts, {swaps} swaps, {pauses} pauses", round * BATCH);
-    let exact = exact(&server, round).await;
+    let [kills, stops, swaps, pauses, faults] = changes;
+    println!(
+        "{} orders, {kills} kills, {stops} restarts, {swaps} swaps, {pauses} pauses, {faults} faults of the broker \
+         elsewhere",
+        round * BATCH
+    );
+    let exact = exact(&server, &queues, round).await;
     let flat = flat(&samples);
     assert_eq!(server.terminate().await, Some(0), "it drains");
     if exact && flat { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Makes the sample plugins' subscriptions; answers with versions of settlement that do the same.
+async fn furnish(server: &Server) -> Vec<String> {
+    server.set_up_samples().await;
+    let versions = [plugin_bytes("settlement"), with_a_note(plugin_bytes("settlement"))];
+    let mut digests = Vec::new();
+    for version in versions {
+        digests.push(server.upload("settlement", version).await);
+    }
+    digests
 }
 
 /// The real orders over and over, each time under other ids and of other customers.
@@ -113,14 +180,19 @@ fn batch(round: usize) -> Vec<Order> {
     (round * BATCH..(round + 1) * BATCH).map(of).collect()
 }
 
-async fn publish(server: &Server, orders: &[Order]) {
-    server.bulk("orders.paid", orders::ndjson(orders)).await.expect("an answer").ok();
+/// Publishes as a producer does: again and again under the same ids until it is answered.
+async fn publish(server: &Server, topic: &str, orders: &[Order]) {
+    eventually("the orders are accepted", 5 * PATIENCE, || async {
+        let answer = server.bulk(topic, orders::ndjson(orders)).await.expect("an answer");
+        (!answer.status.is_server_error()).then(|| answer.ok())
+    })
+    .await;
 }
 
-async fn waits_for_room(server: &Server) {
+async fn waits_for_room(server: &Server, queues: &[&str]) {
     eventually("the handlers keep up", 5 * PATIENCE, || async {
         let mut waiting = 0;
-        for queue in QUEUES {
+        for queue in queues {
             let counts = server.get(&format!("/queues/{queue}")).await["counts"].clone();
             waiting += counts["ready"].as_u64().unwrap_or(0);
         }
@@ -209,8 +281,11 @@ fn flat(samples: &[Sample]) -> bool {
     flat
 }
 
-async fn exact(server: &Server, rounds: usize) -> bool {
-    server.idle(&QUEUES).await;
+async fn exact(server: &Server, queues: &[&str], rounds: usize) -> bool {
+    // First what comes over it, then where it goes to.
+    for queue in queues.iter().rev() {
+        server.idle(&[queue]).await;
+    }
     let all: Vec<Order> = (0..rounds).flat_map(batch).collect();
     let (expect, mut got) = (orders::totals(&all), server.totals().await);
     // The probes have no key.

@@ -1,5 +1,7 @@
 //! `cargo xtask bench [IDS]`: the benchmarks, in a release build.
 
+use std::process::Command;
+
 use crate::tree;
 
 /// Which benchmarks.
@@ -9,10 +11,17 @@ pub(crate) struct Arguments {
     ids: Vec<String>,
 }
 
-/// Builds and runs them. The plugins are built first: the benchmarks measure with the real ones.
+/// Builds and runs them. The plugins and the binary are built first: the benchmarks measure with the real ones.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     crate::plugins::run()?;
-    tree::run(
-        tree::cargo().args(["run", "--release", "--package", "brolly-bench", "--"]).args(&arguments.ids),
-    )
+    tree::run(tree::cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "brolly",
+        "--package",
+        "brolly-bench",
+    ]))?;
+    let mut bench = Command::new(tree::built("release", "brolly-bench"));
+    tree::run(bench.current_dir(tree::root()).args(&arguments.ids))
 }

@@ -3,7 +3,7 @@
 import { call, may, upload } from "../api.js";
 import { definitions, forget, swap } from "../catalog.js";
 import { announce, facts, h, link, liveTable, place, say } from "../dom.js";
-import { button, confirm } from "../form.js";
+import { ask, button, confirm, field } from "../form.js";
 import { bytes, count, moment, short } from "../format.js";
 import * as live from "../live.js";
 import { t } from "../text/text.js";
@@ -90,6 +90,7 @@ function result(uploaded, again) {
   const needs = (uploaded.needs ?? []).map((one) => h("li", {}, h("b", {}, one.subscription), h("ul", {}, one.words.map((word) => h("li", {}, word)))));
   const denied = (uploaded.denied ?? []).map((one) => h("li", {}, h("code", {}, one.interface), ` ${one.meaning}`));
   return h("div", { class: "panel" }, versionFacts(uploaded),
+    uploaded.samples !== null && h("p", { class: "good" }, t("samples_passed", { n: uploaded.samples })),
     needs.length > 0 && h("h3", {}, t("needs")), needs.length > 0 && h("ul", { class: "plain" }, needs),
     denied.length > 0 && h("h3", {}, t("denied")), denied.length > 0 && h("p", {}, t("denied_hint")), denied.length > 0 && h("ul", { class: "warn" }, denied),
     changes.length > 0 && h("h3", {}, t("compared")), changes.length > 0 && h("ul", { class: "plain" }, changes));
@@ -116,14 +117,34 @@ function swapButton(subscription, digest, text, again) {
 async function detail({ root, title, signal, again }, name) {
   title.textContent = `${t("plugin")} ${name}`;
   const versions = h("ol", { class: "versions", reversed: true });
-  root.append(h("p", {}, link("plugins", `← ${t("page.plugins")}`)), dropZone(name, again) ?? "", h("h2", {}, t("versions")), versions);
+  const asked = h("div", {});
+  root.append(h("p", {}, link("plugins", `← ${t("page.plugins")}`)), dropZone(name, again) ?? "", h("h2", {}, t("versions")), versions,
+    h("h2", {}, t("samples")), h("p", { class: "hint" }, t("samples_hint")), asked);
   await renewed(signal, async () => {
     const plugin = (await definitions("plugins")).find((one) => one.name === name);
     if (signal.aborted) return;
+    await samples(asked, name, plugin?.has_samples);
     const list = plugin?.versions ?? [];
     const users = (await definitions("subscriptions")).filter((one) => one.plugin === name);
     versions.replaceChildren(...[...list].reverse().map((version) => versionItem(name, version, list, users, again)));
   });
+}
+
+// What every version must do before it is used.
+async function samples(asked, name, has) {
+  const path = `/plugins/${encodeURIComponent(name)}/samples`;
+  const set = has ? await call("GET", path) : null;
+  const document = field({ name: "document", label: t("samples"), kind: "area", rows: 20, hint: t("samples_form_hint"), value: set?.document ?? "" });
+  const edit = () => ask({ title: t("samples_name", { name }), fields: [document], save: async (values) => {
+    const wanted = values.document.trim() !== "";
+    const headers = set ? { "if-match": `"r${set.revision}"` } : {};
+    if (wanted) await call("PUT", path, { body: values, headers });
+    else if (set) await call("DELETE", path, { headers });
+    forget();
+    await samples(asked, name, wanted);
+  } });
+  asked.replaceChildren(set ? h("pre", { class: "panel", tabindex: "0" }, set.document) : h("p", {}, t("samples_none")),
+    h("p", { class: "buttons" }, button(t("edit_samples"), edit, { role: "admin" })));
 }
 
 function versionItem(name, version, list, users, again) {

@@ -30,6 +30,7 @@ mod rollout;
 mod shipping;
 mod status;
 mod stepped;
+mod streak;
 mod supervisor;
 mod tenure;
 mod traces;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::{
     breaker::{Breaker, Dependency},
     latency::{Latency, Percentiles},
+    streak::Streak,
     versions::Versions,
 };
 
@@ -81,6 +82,8 @@ pub(crate) struct Board {
     pub breaker: Mutex<Breaker>,
     /// Which versions handle it.
     pub versions: Versions,
+    /// Whether it does nothing but retry.
+    pub streak: Streak,
     status: Mutex<Status>,
     latencies: Mutex<Latencies>,
 }
@@ -109,6 +112,7 @@ impl Board {
         Self {
             breaker: Mutex::default(),
             versions: Versions::default(),
+            streak: Streak::default(),
             status: Mutex::new(status),
             latencies: Mutex::default(),
         }
@@ -149,6 +153,7 @@ impl Board {
 
     /// Counts a decision. Answers whether its reason is news: not the same as a moment before.
     pub(crate) fn tell(&self, decision: &Decision, at: Timestamp) -> bool {
+        self.streak.tell(decision);
         let mut status = self.status.lock();
         let reason = match decision {
             Decision::Ack => {

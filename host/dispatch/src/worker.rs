@@ -71,20 +71,25 @@ impl Worker {
             self.handle(&delivery)?;
             let plan = self.plan.load();
             let paced = plan.pace.as_ref().is_none_or(|pace| pace.leave().is_ok());
-            if stop.is_cancelled() || !paced || plan.tenure.is_halted() {
+            let tired = self.board.streak.pause().is_some();
+            if stop.is_cancelled() || !paced || tired || plan.tenure.is_halted() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Waits until guard and rate of the subscription allow an attempt; false if it is to stop before.
+    /// Waits until guard and rate of the subscription allow an attempt, and makes the pause that a long run of
+    /// retries asks for; false if it is to stop before.
     async fn has_leave(&self, stop: &CancellationToken) -> bool {
-        let plan = self.plan.load_full();
-        if plan.pace.is_none() && !plan.tenure.is_halted() {
+        let (plan, pause) = (self.plan.load_full(), self.board.streak.pause());
+        if plan.pace.is_none() && pause.is_none() && !plan.tenure.is_halted() {
             return true;
         }
         let allowed = async {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
             plan.tenure.resumed().await;
             if let Some(pace) = &plan.pace {
                 pace.wait().await;

@@ -52,7 +52,8 @@ pub fn throughput(engines: &[Engine]) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn flow(host: &Host, round: usize) -> anyhow::Result<f64> {
+/// Publishes [`THROUGHPUT`] orders as fast as they are taken; messages a second until all are durably handled.
+pub async fn flow(host: &Host, round: usize) -> anyhow::Result<f64> {
     // The first messages warm the process up and are not counted.
     host.publish((0..1_000).map(|i| order(round, THROUGHPUT + i)).collect()).await?;
     host.settled.reach(1_000).await;

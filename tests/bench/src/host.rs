@@ -3,10 +3,10 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -25,6 +25,7 @@ use brolly_ledger::Ledger;
 use brolly_remote::Remote;
 use brolly_runtime::Runtime;
 use brolly_store::{Engine, Messages, Store};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -36,8 +37,8 @@ const POLL: Duration = Duration::from_millis(2);
 /// A running host.
 pub struct Host {
     pub handle: Handle,
-    #[cfg(test)]
     pub store: Store,
+    pub catalog: Arc<Catalog>,
     pub settled: Arc<Settled>,
     _stop: DropGuard,
 }
@@ -75,11 +76,12 @@ impl Brokers for Rabbits {
     }
 }
 
-/// How many deliveries are durably settled.
+/// How many deliveries are durably settled, and when, if that is asked.
 #[derive(Default)]
 pub struct Settled {
     count: AtomicU64,
     changed: Notify,
+    moments: OnceLock<Mutex<Vec<Instant>>>,
 }
 
 impl Settled {
@@ -93,6 +95,24 @@ impl Settled {
             changed.await;
         }
     }
+
+    /// Takes the moments down from now on.
+    pub fn watch(&self) {
+        self.moments.get_or_init(Mutex::default);
+    }
+
+    /// The moments that were taken down.
+    pub fn watched(&self) -> Vec<Instant> {
+        self.moments.get().map(|moments| moments.lock().clone()).unwrap_or_default()
+    }
+
+    fn one_more(&self) {
+        if let Some(moments) = self.moments.get() {
+            moments.lock().push(Instant::now());
+        }
+        self.count.fetch_add(1, Ordering::Release);
+        self.changed.notify_waiters();
+    }
 }
 
 impl Host {
@@ -104,6 +124,13 @@ impl Host {
         instances: &str,
         place: Place,
     ) -> anyhow::Result<Self> {
+        let host = Self::empty(dir, engine)?;
+        host.set_up(wasm, instances, place).await?;
+        Ok(host)
+    }
+
+    /// Starts a host that has no definitions yet; on tokio.
+    pub fn empty(dir: &Path, engine: Engine) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
         let store =
             Store::open(&brolly_store::Config { engine, ..brolly_store::Config::new(dir.join("store")) })?;
@@ -125,7 +152,7 @@ impl Host {
         let kinds = Arc::new(kinds);
         let rooms = Rooms {
             alerts,
-            catalog,
+            catalog: catalog.clone(),
             ledger,
             kinds,
             embedded: broker,
@@ -136,18 +163,11 @@ impl Host {
         let dispatch = Dispatch::new(rooms, brolly_dispatch::Config::default());
         let (handle, stop) = (dispatch.handle(), CancellationToken::new());
         tokio::spawn(dispatch.run(stop.clone()));
-        let host = Self {
-            handle,
-            #[cfg(test)]
-            store,
-            settled,
-            _stop: stop.drop_guard(),
-        };
-        host.set_up(wasm, instances, place).await?;
-        Ok(host)
+        Ok(Self { handle, store, catalog, settled, _stop: stop.drop_guard() })
     }
 
-    async fn set_up(&self, wasm: &[u8], instances: &str, place: Place) -> anyhow::Result<()> {
+    /// Uploads the plugin, and makes topic, queue, route and subscription.
+    pub async fn set_up(&self, wasm: &[u8], instances: &str, place: Place) -> anyhow::Result<()> {
         let name = Name::new("settlement")?;
         let (home, queue, paused) = match place {
             Place::Embedded => (json!({}), json!({}), false),
@@ -233,7 +253,8 @@ impl Host {
     }
 }
 
-fn definition<T: DeserializeOwned>(json: serde_json::Value) -> anyhow::Result<T> {
+/// A definition as the API takes it.
+pub fn definition<T: DeserializeOwned>(json: serde_json::Value) -> anyhow::Result<T> {
     serde_json::from_value(json).context("a definition")
 }
 
@@ -335,8 +356,7 @@ impl Source for WatchedSource {
 
     fn settle(&self, lease: Lease, settlement: Settlement) {
         self.source.settle(lease, settlement);
-        self.settled.count.fetch_add(1, Ordering::Release);
-        self.settled.changed.notify_waiters();
+        self.settled.one_more();
     }
 
     fn give_back(&self, lease: Lease, delay: Duration) {

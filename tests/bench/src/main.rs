@@ -6,14 +6,19 @@
 //! Prints a table and writes `target/bench/results.json`. A comparison is one file with its
 //! baseline beside it; it is listed in [`COMPARISONS`] and nowhere else.
 
+mod backlog;
 mod bare;
 mod embedded;
 mod engine;
+mod first;
+mod history;
 mod host;
 mod neighbour;
 mod rabbit;
 mod report;
+mod routes;
 mod runtime;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -37,7 +42,12 @@ const COMPARISONS: &[Comparison] = &[
     (&["P3", "P4"], rabbit::throughput),
     (&["P5"], embedded::throughput),
     (&["P6"], embedded::latency),
+    (&["P7"], routes::many),
+    (&["P8"], backlog::standing),
     (&["P9"], neighbour::isolation),
+    (&["P10"], swap::gap),
+    (&["P11"], history::look_up),
+    (&["first"], first::message),
 ];
 
 fn main() -> anyhow::Result<ExitCode> {

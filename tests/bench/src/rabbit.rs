@@ -1,7 +1,7 @@
 //! P3 and P4: messages that wait on RabbitMQ, taken, handled and durably settled, against a bare
 //! lapin consumer that does nothing with them.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use anyhow::Context;
 use brolly_store::Engine;
@@ -118,19 +118,24 @@ async fn bare(vhost: &Vhost, kind: &str, batch: u64) -> anyhow::Result<f64> {
 
 /// Publishes to the topic's exchange, from where the route brings it to the queue.
 pub async fn fill(url: &str, exchange: &str, messages: usize) -> anyhow::Result<()> {
-    publish(url, exchange, "k", messages).await
+    fill_from(url, exchange, 0..messages).await
+}
+
+/// The same with messages of these numbers.
+pub async fn fill_from(url: &str, exchange: &str, numbers: Range<usize>) -> anyhow::Result<()> {
+    publish(url, exchange, "k", numbers).await
 }
 
 async fn fill_queue(url: &str, queue: &str) -> anyhow::Result<()> {
-    publish(url, "", queue, MESSAGES).await
+    publish(url, "", queue, 0..MESSAGES).await
 }
 
-async fn publish(url: &str, exchange: &str, key: &str, messages: usize) -> anyhow::Result<()> {
+async fn publish(url: &str, exchange: &str, key: &str, numbers: Range<usize>) -> anyhow::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel: Channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut unconfirmed = std::collections::VecDeque::new();
-    for number in 0..messages {
+    for number in numbers {
         let properties = BasicProperties::default()
             .with_message_id(format!("m{number}").into())
             .with_content_type("application/json".into())

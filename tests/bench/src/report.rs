@@ -35,6 +35,8 @@ pub enum Goal {
     AtMost(f64),
     /// Not less.
     AtLeast(f64),
+    /// To be known.
+    Stated,
 }
 
 impl Goal {
@@ -42,6 +44,7 @@ impl Goal {
         match self {
             Goal::AtMost(most) => ratio <= most,
             Goal::AtLeast(least) => ratio >= least,
+            Goal::Stated => true,
         }
     }
 }
@@ -51,6 +54,7 @@ impl fmt::Display for Goal {
         match self {
             Goal::AtMost(most) => write!(f, "<= {most}"),
             Goal::AtLeast(least) => write!(f, ">= {least}"),
+            Goal::Stated => f.write_str("stated"),
         }
     }
 }

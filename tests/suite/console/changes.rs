@@ -1,6 +1,6 @@
 //! What is changed: plugins swapped, routes edited, subscriptions paused, dead letters replayed.
 
-use brolly_tests::{orders, server::plugin_bytes};
+use brolly_tests::{orders, root, server::plugin_bytes};
 use serde_json::json;
 
 use super::{ORDERS, Scene, another_version};
@@ -36,6 +36,21 @@ async fn a_plugin_is_dropped_swapped_in_and_rolled_back_while_orders_flow() {
     scene.browser.press(&format!("Delete {}", short(&new))).await;
     scene.browser.press("Delete").await;
     scene.until("/plugins/settlement", |body| body["versions"].as_array().unwrap().len() == 1).await;
+
+    let samples = std::fs::read_to_string(root().join("plugins/settlement/samples.toml")).unwrap();
+    scene.browser.press("Edit samples").await;
+    scene.browser.fill("Samples", "topic = 1").await;
+    scene.browser.press("Save").await;
+    scene.browser.find("//dialog[@open]//*[@role='alert'][contains(., 'topic is no text')]").await;
+    scene.browser.fill("Samples", &samples).await;
+    scene.browser.press("Save").await;
+    scene.until("/plugins/settlement", |body| body["has_samples"] == true).await;
+    scene.browser.sees("half a cent goes to the even side").await;
+    scene.browser.drop_file(zone, "wrong.wasm", &plugin_bytes("hostile")).await;
+    scene.browser.find("//*[@role='alert'][contains(., '3 of 3 samples')]").await;
+    scene.browser.picture("samples").await;
+    scene.browser.drop_file(zone, "settlement.wasm", &new_bytes).await;
+    scene.browser.sees("Passed 3 samples.").await;
     scene.page("plugins", "Plugins").await;
     scene.browser.drop_file(zone, "broken.wasm", b"no wasm").await;
     scene.browser.find("//*[@role='alert'][contains(., 'wasm')]").await;
