@@ -140,18 +140,28 @@ pub async fn publish_all(
 pub struct Flow {
     orders: Arc<Vec<Order>>,
     task: tokio::task::JoinHandle<usize>,
-    _address: watch::Sender<(String, String)>,
+    address: watch::Sender<(String, String)>,
 }
 
 impl Flow {
     /// Starts to publish so many orders, 50 at once, with a pause after each 50.
     #[must_use]
     pub fn start(server: &Server, count: usize, pause: Duration) -> Self {
-        let orders = orders::multiplied(count);
-        let batches: Vec<String> = orders.chunks(50).map(orders::ndjson).collect();
+        Self::of(server, orders::multiplied(count), 50, pause)
+    }
+
+    /// Starts to publish these orders, so many at once, with a pause after each.
+    #[must_use]
+    pub fn of(server: &Server, orders: Vec<Order>, at_once: usize, pause: Duration) -> Self {
+        let batches: Vec<String> = orders.chunks(at_once).map(orders::ndjson).collect();
         let (address, addresses) = watch::channel((server.url.clone(), server.token.clone()));
         let task = tokio::spawn(publish_all(batches, addresses, pause));
-        Self { orders: Arc::new(orders), task, _address: address }
+        Self { orders: Arc::new(orders), task, address }
+    }
+
+    /// Has it publish to another start of the server.
+    pub fn follow(&self, server: &Server) {
+        self.address.send_replace((server.url.clone(), server.token.clone()));
     }
 
     /// Whether everything is published.

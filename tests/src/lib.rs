@@ -17,6 +17,8 @@ pub mod browser;
 pub mod certificates;
 pub mod collector;
 pub mod contract;
+pub mod disk;
+pub mod fixture;
 pub mod flow;
 pub mod memory;
 pub mod orders;

@@ -1,79 +1,61 @@
-//! Kill -9 at random moments while orders flow, with a publisher that retries with the same ids.
+//! Kill -9 at random moments while orders flow, with a publisher that retries with the same ids. `BROLLY_KILLS` says
+//! how many kills there are in all; they are spread over the engines.
 
 use std::time::Duration;
 
 use brolly_tests::{
+    flow::{self, Flow},
     orders,
-    server::{PATIENCE, Server},
+    server::Server,
 };
 use serde_json::json;
-use tokio::sync::watch;
 
-const BATCH: usize = 250;
+/// Orders that are published at once.
+pub(crate) const BATCH: usize = 250;
+/// Orders for each crash: the publisher must not be done before the last of them.
+pub(crate) const ORDERS: usize = 1_000;
+/// Crashes that one data directory lives through; further ones go to a new one.
+const KILLS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_doubled_by_twenty_kills() {
-    check(20, 20_000, &[]).await;
+    check(20, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_by_eight_when_redb_keeps_the_store() {
-    check(8, 20_000, &[("BROLLY_STORE__ENGINE", "redb")]).await;
+    check(8, &[("BROLLY_STORE__ENGINE", "redb")]).await;
 }
 
-async fn check(kills: usize, count: usize, settings: &[(&str, &str)]) {
+async fn check(kills: usize, settings: &[(&str, &str)]) {
+    for kills in lives("BROLLY_KILLS", 2, kills, KILLS) {
+        live(kills, settings).await;
+    }
+}
+
+/// How often a test crashes its host, life by life: its part of what the environment says, or else `usual`.
+pub(crate) fn lives(setting: &str, tests: usize, usual: usize, of_one: usize) -> Vec<usize> {
+    let wanted = std::env::var(setting).ok().map(|text| text.parse::<usize>().expect("a number"));
+    let crashes = wanted.map_or(usual, |all| all.div_ceil(tests));
+    (0..crashes).step_by(of_one).map(|begun| of_one.min(crashes - begun)).collect()
+}
+
+async fn live(kills: usize, settings: &[(&str, &str)]) {
     let dir = tempfile::tempdir().unwrap();
-    let orders = orders::multiplied(count);
-    let expect = orders::totals(&orders);
     let mut server = Server::start_with(dir.path(), &[], settings).await;
     server.set_up_samples().await;
-
     // The publisher follows the address from start to start.
-    let (address, addresses) = watch::channel((server.url.clone(), server.token.clone()));
-    let batches: Vec<String> = orders.chunks(BATCH).map(orders::ndjson).collect();
-    let publisher = tokio::spawn(publish_all(batches, addresses));
+    let flow = Flow::of(&server, orders::multiplied(ORDERS * kills.max(KILLS)), BATCH, Duration::ZERO);
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(30..700))).await;
         server.kill().await;
         server = Server::start_with(dir.path(), &[], settings).await;
-        address.send_replace((server.url.clone(), server.token.clone()));
+        flow.follow(&server);
         eprintln!("kill {} of {kills}", kill + 1);
     }
-    let retried = publisher.await.unwrap();
-    server.idle(&["activity", "notification", "settlement"]).await;
-
-    let got = server.totals().await;
-    assert_eq!(got.days, expect.days, "{retried} batches were retried");
-    assert_eq!(got.points, expect.points);
-    assert_eq!(got.coupons, expect.coupons);
-    assert_eq!(got.rejected.len(), expect.rejected.len());
-    let notices = server.all("/messages?topic=notifications.out").await;
-    assert_eq!(notices.len(), count, "one notice for each order");
+    let orders = flow.finish(&server).await;
+    flow::exact(&server, &orders).await;
     assert_eq!(server.terminate().await, Some(0));
-}
-
-/// Publishes batch after batch; one whose answer does not come is sent again.
-async fn publish_all(batches: Vec<String>, mut addresses: watch::Receiver<(String, String)>) -> usize {
-    let http = reqwest::Client::new();
-    let mut retried = 0;
-    for batch in batches {
-        loop {
-            let (url, token) = addresses.borrow_and_update().clone();
-            let request = http.post(format!("{url}/api/v1/topics/orders.paid/messages"));
-            let request = request.bearer_auth(token).header("content-type", "application/x-ndjson");
-            match request.body(batch.clone()).timeout(PATIENCE).send().await {
-                Ok(response) => {
-                    assert!(response.status().is_success(), "{}", response.text().await.unwrap_or_default());
-                    break;
-                }
-                Err(_) => {
-                    retried += 1;
-                    addresses.changed().await.expect("the server is started again");
-                }
-            }
-        }
-    }
-    retried
 }
 
 /// A publish that comes in the moment the host listens must find the routes that are stored.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use brolly_tests::root;
@@ -201,4 +202,20 @@ fn the_message_loop_fits_on_a_screen() {
     let from = text.find(" fn handle(&self").expect("the loop is there");
     let length = text[from..].lines().position(|line| line == "    }").unwrap();
     assert!(length <= 40, "{length} lines");
+}
+
+/// Bugs that are planted to show that the tests find them (`cargo xtask planted`) go with the code.
+#[test]
+fn every_planted_bug_fits_the_tree() {
+    let mut found = 0;
+    for entry in fs::read_dir(root().join("tests/planted")).unwrap() {
+        let patch = entry.unwrap().path();
+        let mut apply = Command::new("git");
+        apply.args(["apply", "--check"]).arg(&patch).current_dir(root());
+        let output = apply.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", patch.display());
+        found += 1;
+    }
+    assert!(found > 0, "there are some");
 }

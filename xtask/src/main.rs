@@ -1,5 +1,5 @@
 //! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench | scale`
-//! and what shows that nothing is lost: `sim | planted | soak | deny | sbom`.
+//! and what shows that nothing is lost: `sim | planted | soak | fixture | deny | sbom`.
 //!
 //! One file per command. It knows the layout of the tree and the command line of `brolly`; it
 //! links to no other crate of the workspace, so that it builds in seconds.
@@ -9,6 +9,7 @@ mod check;
 mod debian;
 mod demo;
 mod deny;
+mod fixture;
 mod planted;
 mod plugins;
 mod scale;
@@ -47,6 +48,8 @@ enum Command {
     Planted(planted::Arguments),
     /// Full load with kills, restarts, swaps and pauses at random; fails when something grows.
     Soak(soak::Arguments),
+    /// Pack the data directory that this version leaves, for the tests of later versions.
+    Fixture,
     /// Hold what comes from outside to deny.toml: licences, bans, duplicates, sources, advisories.
     Deny,
     /// Write what the binary is made of to target/sbom/brolly.cdx.json.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Planted(arguments) => planted::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        Command::Fixture => fixture::run(),
         Command::Deny => deny::run(),
         Command::Sbom => deny::sbom(),
     };

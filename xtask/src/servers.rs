@@ -1,4 +1,5 @@
-//! The servers, and the browser, that tests start for themselves: whether they are installed, and how they come to be.
+//! The servers, the browser and the programs for file systems that tests use: whether they are installed, and how they
+//! come to be.
 
 use std::{
     env,
@@ -11,11 +12,14 @@ use crate::{debian, tree};
 
 /// Each with its program, by which it is recognised, and its package, which names its service as well
 /// where it has one.
-const SERVERS: [Server; 3] = [
+const SERVERS: [Server; 5] = [
     Server { program: "rabbitmq-server", package: "rabbitmq-server", is_service: true },
     Server { program: "redis-server", package: "redis-server", is_service: true },
     // Brings the browser along.
     Server { program: "chromedriver", package: "chromium-driver", is_service: false },
+    // For power cuts on these file systems.
+    Server { program: "mkfs.ext4", package: "e2fsprogs", is_service: false },
+    Server { program: "mkfs.xfs", package: "xfsprogs", is_service: false },
 ];
 
 struct Server {
@@ -44,7 +48,7 @@ pub(crate) fn provide() {
 
 fn is_there(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = ["/usr/bin", "/usr/sbin", "/usr/lib/rabbitmq/bin"].map(PathBuf::from);
+    let folders = ["/usr/bin", "/usr/sbin", "/sbin", "/usr/lib/rabbitmq/bin"].map(PathBuf::from);
     env::split_paths(&path).chain(folders).any(|folder| folder.join(program).is_file())
 }
 

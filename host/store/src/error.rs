@@ -32,6 +32,20 @@ pub enum Error {
         /// The engine that was asked for.
         wanted: Engine,
     },
+    /// A later version of Brolly has written it; nothing was changed.
+    #[error(
+        "the store in {} has the format {found}, and this version of Brolly knows those up to {latest}: a later \
+         version has written it; start that one, or start this one on a backup from before the upgrade",
+        dir.display()
+    )]
+    LaterFormat {
+        /// The store's folder.
+        dir: PathBuf,
+        /// The format that it has.
+        found: u32,
+        /// The latest that this version knows.
+        latest: u32,
+    },
     /// The store was not copied to another engine; it is as it was.
     #[error("the store in {} was not copied: {reason}", dir.display())]
     Copy {

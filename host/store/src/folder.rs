@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! lock             held (flock) while the store is open
+//! format           the version of the form in which everything here is stored
 //! engine           the engine whose database counts
 //! open             the marker: written before the database is opened, removed by a clean close
 //! ENGINE/          the database of an engine; of another than `engine` names, what a copy to that
@@ -32,6 +33,11 @@ const OPEN: &str = "open";
 
 const LOCK: &str = "lock";
 const ENGINE: &str = "engine";
+const FORMAT: &str = "format";
+
+/// The latest form of what is stored, which this version of Brolly writes. It reads this one and all earlier ones;
+/// a later one it could only damage. A change that an earlier version of Brolly cannot read takes the next number.
+const LATEST_FORMAT: u32 = 1;
 
 const NO_COPY: &str = "the last stop was not clean, and the database is recovered without a copy of it";
 
@@ -48,10 +54,15 @@ impl Folder {
         let fail = |source| Error::open(dir, &source);
         create(&blobs(dir)).map_err(fail)?;
         let lock = lock(dir)?;
+        let format = format_of(dir)?;
         let found = engine_of(dir)?;
         let folder = Self { dir: dir.to_owned(), engine: found.unwrap_or(wanted), _lock: lock };
         if folder.engine != wanted {
             return Err(Error::OtherEngine { dir: dir.to_owned(), found: folder.engine, wanted });
+        }
+        // First of all that is written: what follows is never without it.
+        if format.is_none_or(|format| format < LATEST_FORMAT) {
+            folder.write(FORMAT, &LATEST_FORMAT.to_string())?;
         }
         if found.is_none() {
             folder.switch(wanted)?;
@@ -74,6 +85,7 @@ impl Folder {
             return Err(none());
         }
         let lock = lock(dir)?;
+        format_of(dir)?;
         let engine = engine_of(dir)?.ok_or_else(none)?;
         Ok(Self { dir: dir.to_owned(), engine, _lock: lock })
     }
@@ -93,12 +105,12 @@ impl Folder {
 
     /// Has the database of an engine count, in one durable step.
     pub(crate) fn switch(&self, engine: Engine) -> Result<(), Error> {
-        let path = self.dir.join(ENGINE);
-        self.replace(&path, engine.name()).map_err(|source| Error::File {
-            operation: "writing",
-            path,
-            source,
-        })
+        self.write(ENGINE, engine.name())
+    }
+
+    fn write(&self, name: &str, line: &str) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        self.replace(&path, line).map_err(|source| Error::File { operation: "writing", path, source })
     }
 
     fn marker(&self) -> PathBuf {
@@ -157,9 +169,7 @@ impl Folder {
     /// durable that opening created.
     pub(crate) fn opened(&self, starts: u64) -> Result<(), Error> {
         self.sync(self.engine)?;
-        let path = self.dir.join("starts");
-        let written = self.replace(&path, &starts.to_string());
-        written.map_err(|source| Error::File { operation: "writing", path, source })?;
+        self.write("starts", &starts.to_string())?;
         self.mark(OPEN)
     }
 
@@ -241,6 +251,23 @@ fn engine_of(dir: &Path) -> Result<Option<Engine>, Error> {
         }
         Err(source) => Err(Error::File { operation: "reading", path, source }),
     }
+}
+
+/// The form of what is stored; none if nothing is, or if it was stored before there were forms to tell apart, which is
+/// the first one.
+fn format_of(dir: &Path) -> Result<Option<u32>, Error> {
+    let path = dir.join(FORMAT);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::File { operation: "reading", path, source }),
+    };
+    let reason = || format!("its file {} does not hold a number", path.display());
+    let found = text.trim().parse().map_err(|_| Error::open(dir, &reason()))?;
+    if found > LATEST_FORMAT {
+        return Err(Error::LaterFormat { dir: dir.to_owned(), found, latest: LATEST_FORMAT });
+    }
+    Ok(Some(found))
 }
 
 fn lock(dir: &Path) -> Result<File, Error> {

@@ -103,8 +103,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Locked`] when another process, or this one, has the store open;
-    /// [`Error::OtherEngine`] when it is another engine's; [`Error::Open`] or [`Error::File`] when the
-    /// folder or the database cannot be used.
+    /// [`Error::OtherEngine`] when it is another engine's; [`Error::LaterFormat`] when a later version of Brolly
+    /// wrote it; [`Error::Open`] or [`Error::File`] when the folder or the database cannot be used.
     pub fn open(config: &Config) -> Result<Self, Error> {
         let folder = Folder::open(&config.dir, config.engine)?;
         let database = open_database(&folder, &config.dir, config.cache_bytes)?;

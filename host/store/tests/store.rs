@@ -38,6 +38,7 @@ on_each_engine! {
     an_unclean_stop_keeps_what_was_answered_and_one_copy,
     a_copy_outlives_a_recovery_that_does_not_end,
     a_database_that_lost_its_beginning_is_refused,
+    a_store_of_a_later_format_is_refused_and_stays_as_it_is,
     a_store_has_one_process,
     the_last_clone_may_go_in_what_follows_a_commit,
     the_disk_is_measured,
@@ -413,6 +414,35 @@ async fn a_database_that_lost_its_beginning_is_refused(engine: Engine) {
             Ok(_) => panic!("opened, with {} rows", open(engine, dir.path()).scan(b"row", None).count()),
         }
     }
+}
+
+async fn a_store_of_a_later_format_is_refused_and_stays_as_it_is(engine: Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let format = dir.path().join("format");
+    let store = open(engine, dir.path());
+    store.commit(put(&[("row", "1")])).await.unwrap();
+    store.close();
+    drop(store);
+    let current: u32 = fs::read_to_string(&format).unwrap().parse().unwrap();
+    fs::write(&format, (current + 1).to_string()).unwrap();
+    let database = database(engine, dir.path()).1;
+    let before = fs::read(&database).unwrap();
+    let refused = try_open(engine, dir.path()).err().expect("it is refused").to_string();
+    assert!(refused.contains(&format!("has the format {}", current + 1)), "{refused}");
+    assert!(refused.contains(&format!("up to {current}")), "{refused}");
+    assert_eq!(fs::read(&database).unwrap(), before);
+    assert_eq!(fs::read_to_string(&format).unwrap(), (current + 1).to_string());
+    // One from before there were numbers is of the first form.
+    for earlier in [None, Some("1")] {
+        match earlier {
+            None => fs::remove_file(&format).unwrap(),
+            Some(text) => fs::write(&format, text).unwrap(),
+        }
+        assert_eq!(get(&open(engine, dir.path()), "row").unwrap(), "1");
+        assert_eq!(fs::read_to_string(&format).unwrap(), current.to_string());
+    }
+    fs::write(&format, "new").unwrap();
+    assert!(matches!(try_open(engine, dir.path()), Err(Error::Open { .. })));
 }
 
 async fn a_store_has_one_process(engine: Engine) {

@@ -1,0 +1,13 @@
+//! `cargo xtask fixture`: packs what this version leaves on disk, for the tests of later versions.
+
+use crate::tree;
+
+/// Builds what is needed, and makes `tests/data/upgrade/VERSION-ENGINE.tar.xz` of each engine.
+///
+/// # Errors
+/// If something cannot be built, or the fixture has become too large.
+pub(crate) fn run() -> anyhow::Result<()> {
+    crate::plugins::run()?;
+    tree::run(tree::cargo().args(["build", "--workspace", "--all-targets"]))?;
+    tree::run(&mut std::process::Command::new(tree::binary("brolly-fixture")))
+}
