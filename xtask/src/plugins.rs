@@ -10,12 +10,13 @@ use crate::{
 };
 
 /// The guests: package, folder below `target`, name of the file there without `.wasm`.
-const GUESTS: [(&str, &str, &str); 5] = [
+const GUESTS: [(&str, &str, &str); 6] = [
     ("brolly-activity", "plugins", "activity"),
     ("brolly-notification", "plugins", "notification"),
     ("brolly-settlement", "plugins", "settlement"),
     ("brolly-hostile", "test-plugins", "hostile"),
     ("brolly-wasi-guest", "test-plugins", "wasi"),
+    ("brolly-messaging-guest", "test-plugins", "messaging"),
 ];
 
 /// Builds all guests.

@@ -91,13 +91,14 @@ impl Grants {
         }
     }
 
-    /// Whether an imported interface is one that no grant opens: files and sockets.
+    /// Whether an imported interface is one that no grant opens: files, sockets, and waiting for answers.
     #[must_use]
     pub fn is_never_granted(interface: &str) -> bool {
         let is = |package: &str| interface.strip_prefix(package).is_some_and(|rest| rest.starts_with('/'));
         // The list of folders that are open is empty, and may be asked for.
         let lists_folders = interface.starts_with("wasi:filesystem/preopens");
-        is("wasi:sockets") || is("wasi:filesystem") && !lists_folders
+        let waits = interface.starts_with("wasi:messaging/request-reply");
+        is("wasi:sockets") || is("wasi:filesystem") && !lists_folders || waits
     }
 
     /// What an imported interface lets a plugin do, in words; none for one without authority.
@@ -114,6 +115,8 @@ impl Grants {
             ("wasi:http", "outgoing-handler") => "send requests over HTTP",
             ("wasi:filesystem", "types") => "use files",
             ("wasi:sockets", _) => "use sockets",
+            ("wasi:messaging", "producer") => "publish messages",
+            ("wasi:messaging", "request-reply") => "wait for answers to messages",
             _ => return None,
         })
     }
@@ -365,6 +368,8 @@ mod tests {
         check("wasi:filesystem/preopens@0.2.0", None, false);
         check("wasi:sockets/tcp@0.2.0", None, true);
         check("wasi:cli/environment@0.2.0", None, false);
+        check("wasi:messaging/producer@0.2.0-draft", None, false);
+        check("wasi:messaging/request-reply@0.2.0-draft", None, true);
         check("brolly:plugin/log@0.1.0", None, false);
     }
 }

@@ -19,15 +19,13 @@ use wit_component::ComponentEncoder;
 
 use crate::{
     attempt::Guest,
-    bindings::HandlerPre,
     fault::{MAX_REASON_BYTES, cut},
     wasi,
+    world::{MESSAGING_WORLD, Pre, WORLD, World},
 };
 
 /// The largest upload in bytes: 64 MiB.
 pub const MAX_UPLOAD_BYTES: usize = 64 << 20;
-/// The world that a plugin targets.
-pub const WORLD: &str = "brolly:plugin/handler@0.1.0";
 /// The package of the contract without its version, as it begins the names of its interfaces.
 const PACKAGE: &str = "brolly:plugin/";
 /// The interfaces that the contract offers.
@@ -143,35 +141,19 @@ fn check_nesting(component: &[u8]) -> Result<(), Refusal> {
 }
 
 /// Holds a component against the contract: the linked component and the interfaces it imports.
-pub(crate) fn link(
-    linker: &Linker<Guest>,
-    component: &Component,
-) -> Result<(HandlerPre<Guest>, Vec<String>), Refusal> {
+pub(crate) fn link(linker: &Linker<Guest>, component: &Component) -> Result<(Pre, Vec<String>), Refusal> {
     let imports = imports(linker.engine(), component)?;
     let linker = wasi::completed(linker, component)
         .map_err(|error| refuse(format!("an import of WASI cannot be offered: {error:#}")))?;
-    let exported = component.component_type().get_export(linker.engine(), "handle").map(|export| export.ty);
-    match exported {
-        Some(ComponentItem::ComponentFunc(_)) => {}
-        Some(_) => {
-            return Err(refuse(format!(
-                "its export `handle` is not a function; the world {WORLD} asks for one"
-            )));
-        }
-        None => {
-            return Err(refuse(format!(
-                "it does not export the function `handle` of the world {WORLD}; mark the handler with the \
-                 SDK's attribute, or build the component for that world"
-            )));
-        }
-    }
+    let world = World::of(linker.engine(), component).map_err(refuse)?;
+    let name = world.name();
     let pre = linker.instantiate_pre(component).map_err(|error| {
-        refuse(format!("an import does not have the type that the world {WORLD} gives it: {error:#}"))
+        refuse(format!("an import does not have the type that the world {name} gives it: {error:#}"))
     })?;
-    let pre = HandlerPre::new(pre).map_err(|error| {
+    let pre = world.pre(pre).map_err(|error| {
         refuse(format!(
-            "its export `handle` does not have the type that the world {WORLD} gives it: {error:#}; build \
-             it with the SDK of this version"
+            "its export `handle` does not have the type that the world {name} gives it: {error:#}; build it \
+             with the contract of this version"
         ))
     })?;
     Ok((pre, imports))
@@ -205,7 +187,8 @@ fn unknown_import(name: &str) -> Refusal {
     refuse(format!(
         "it imports {name:?}, which this host does not offer; a plugin may import {INTERFACES}, and of WASI \
          0.2 what a program for a command line or a client of HTTP does (wasi:cli, wasi:io, wasi:clocks, \
-         wasi:random, wasi:filesystem, wasi:sockets, wasi:http). Build it with the Brolly SDK"
+         wasi:random, wasi:filesystem, wasi:sockets, wasi:http), or what the world {MESSAGING_WORLD} has. Build \
+         it with the Brolly SDK"
     ))
 }
 

@@ -17,7 +17,7 @@ use crate::{
     lent::Lent,
     meter::Meter,
     overlay::Overlay,
-    wasi::Handles,
+    wasi::{Handles, Held, MAX_HANDLES},
 };
 
 /// Log lines kept of one attempt, whatever their length: an empty line takes memory too.
@@ -77,15 +77,19 @@ impl Guest {
         self.attempt = Attempt::new(started);
     }
 
-    /// Whether the guest has let go of everything that the attempt brought it: `before` is how many
-    /// handles it had then. What answers to requests take is bounded by the attempt, so none of them may
-    /// outlive it in an instance that is used again.
-    pub(crate) fn has_let_go(&self, before: usize) -> bool {
-        self.attempt.http.requests == 0 || self.open_handles() <= before
+    /// Whether the guest has let go of everything that the attempt brought it: `before` is what it held
+    /// then. What answers to requests and messages take is bounded by the attempt, so none of them may
+    /// outlive it in an instance that is used again. One that lets go of too little is replaced before it
+    /// has no handle left.
+    pub(crate) fn has_let_go(&self, before: Held) -> bool {
+        let held = self.held();
+        held.messages <= before.messages
+            && held.handles <= MAX_HANDLES / 2
+            && (self.attempt.http.requests == 0 || held.handles <= before.handles)
     }
 
-    pub(crate) fn open_handles(&self) -> usize {
-        self.handles.as_ref().map_or(0, |handles| handles.open())
+    pub(crate) fn held(&self) -> Held {
+        self.handles.as_ref().map_or(Held::default(), |handles| handles.held())
     }
 
     /// The wall time that is left of the attempt's limit.

@@ -41,3 +41,18 @@ pub(crate) mod standard {
         },
     });
 }
+
+/// The same for the second world, the draft of `wasi:messaging`. Its larger half is taken: what a guest of
+/// `messaging-core` does not import is not asked for.
+pub(crate) mod messaging {
+    wasmtime::component::bindgen!({
+        path: "../../plugin-sdk/wit",
+        world: "wasi:messaging/messaging-request-reply@0.2.0-draft",
+        imports: { default: trappable },
+        with: {
+            "wasi:messaging/types.client": crate::wasi::messaging::Client,
+            "wasi:messaging/types.message": crate::wasi::messaging::Message,
+            "wasi:messaging/request-reply.request-options": crate::wasi::messaging::Never,
+        },
+    });
+}

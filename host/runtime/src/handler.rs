@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use brolly_core::{
@@ -16,19 +16,14 @@ use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
 use crate::{
     Error,
     attempt::{Guest, Terms},
-    bindings::{
-        self, Delivery,
-        brolly::plugin::types::{Failure, HeaderParam},
-    },
-    fault::{self, MAX_REASON_BYTES, Phase, cut},
+    fault::{self, Phase},
     imports::HOST_CALL_BYTES,
     lent::{During, lend},
     library::Loaded,
     ticker::Ticker,
+    world::Exports,
 };
 
-/// Bytes of the name of a dependency that are kept.
-const MAX_DEPENDENCY_BYTES: usize = 100;
 /// Deliveries that one reused instance handles before it is replaced ([`Reuse::Reuse`]).
 const MAX_CALLS: u32 = 10_000;
 
@@ -59,7 +54,7 @@ struct Shelf {
 /// An instance of a plugin.
 struct Instance {
     store: Store<Guest>,
-    exports: bindings::Handler,
+    exports: Exports,
     calls: u32,
 }
 
@@ -95,13 +90,12 @@ impl Handler for WasmHandler {
             Ok(instance) => instance,
             Err(unable) => return *unable,
         };
-        let handles = instance.store.data().open_handles();
+        let held = instance.store.data().held();
         let result = instance.call(call);
         let guest = instance.store.data_mut();
-        let sound = result.is_ok() && guest.has_let_go(handles);
+        let sound = result.is_ok() && guest.has_let_go(held);
         let verdict = match result {
-            Ok(Ok(())) => Verdict::Outcome(Outcome::Ack),
-            Ok(Err(failure)) => Verdict::Outcome(outcome(failure)),
+            Ok(outcome) => Verdict::Outcome(outcome),
             Err(error) => fault::verdict(&error, guest, Phase::Call),
         };
         let handled = conclude(guest, verdict);
@@ -199,11 +193,7 @@ impl WasmHandler {
         }
     }
 
-    fn instantiate(
-        &self,
-        store: &mut Store<Guest>,
-        call: Option<&Call<'_>>,
-    ) -> wasmtime::Result<bindings::Handler> {
+    fn instantiate(&self, store: &mut Store<Guest>, call: Option<&Call<'_>>) -> wasmtime::Result<Exports> {
         match call {
             Some(call) => lend(store, call, During::Start, |store| self.loaded.pre.instantiate(store)),
             None => self.loaded.pre.instantiate(store),
@@ -233,25 +223,9 @@ impl Shelf {
 }
 
 impl Instance {
-    fn call(&mut self, call: &Call<'_>) -> wasmtime::Result<Result<(), Failure>> {
+    fn call(&mut self, call: &Call<'_>) -> wasmtime::Result<Outcome> {
         self.calls += 1;
-        let message = call.message;
-        let headers: Vec<HeaderParam<'_>> =
-            message.headers.iter().map(|(name, value)| HeaderParam { name, value }).collect();
-        let delivery = Delivery {
-            id: &message.id,
-            topic: message.topic.as_str(),
-            key: &message.key,
-            content_type: &message.content_type,
-            headers: &headers,
-            published_at_ms: message.published_at.0,
-            payload: &message.payload,
-            subscription: call.subscription.as_str(),
-            attempt: call.attempt,
-            last_attempt: call.last_attempt,
-            idempotency_key: call.idempotency_key,
-        };
-        lend(&mut self.store, call, During::Call, |store| self.exports.call_handle(store, delivery))
+        lend(&mut self.store, call, During::Call, |store| self.exports.handle(store, call))
     }
 }
 
@@ -259,20 +233,6 @@ impl Instance {
 fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
     store.data_mut().check_time()?;
     Ok(UpdateDeadline::Continue(1))
-}
-
-fn outcome(failure: Failure) -> Outcome {
-    match failure {
-        Failure::Retry(retry) => Outcome::Retry {
-            reason: cut(retry.reason, MAX_REASON_BYTES),
-            delay: retry.delay_ms.map(Duration::from_millis),
-            dependency: retry
-                .dependency
-                .map(|name| cut(name, MAX_DEPENDENCY_BYTES))
-                .filter(|name| !name.is_empty()),
-        },
-        Failure::Reject(reason) => Outcome::Reject { reason: cut(reason, MAX_REASON_BYTES) },
-    }
 }
 
 /// Draws up the attempt. Only an ack lets what it asked for take effect.

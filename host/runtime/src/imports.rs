@@ -92,7 +92,8 @@ impl publish::Host for Guest {
 }
 
 impl Guest {
-    fn publish(&mut self, message: publish::Outgoing) -> Result<(), Stop> {
+    /// Publishes a message once the attempt is acknowledged.
+    pub(crate) fn publish(&mut self, message: publish::Outgoing) -> Result<(), Stop> {
         let call = in_call(&self.lent)?;
         let limits = &self.terms.limits;
         let count = self.attempt.publish.len() + 1;

@@ -8,7 +8,7 @@
 //! what it asked for is handed back, never done here.
 //!
 //! * from bytes to code: `admit` (is it a plugin?), `artefact` (compiled code on disk), `library`
-//!   (compiled code in memory), `engine` (how it is compiled, and the pool);
+//!   (compiled code in memory), `engine` (how it is compiled, and the pool), `world` (which contract it keeps);
 //! * one attempt: `handler` (instances, fresh or reused), `attempt` and `imports` (what the guest
 //!   may ask of the host), `wasi` (what it may be granted besides), `overlay` (its own writes over the state), `meter` (memory), `ticker`
 //!   (time), `fault` (what stopped it).
@@ -31,12 +31,14 @@ mod overlay;
 mod runtime;
 mod ticker;
 mod wasi;
+mod world;
 
 #[cfg(test)]
 mod tests;
 
-pub use admit::{MAX_UPLOAD_BYTES, WORLD, component};
+pub use admit::{MAX_UPLOAD_BYTES, component};
 pub use attempt::MAX_LOG_LINES;
 pub use config::Config;
 pub use error::Error;
 pub use runtime::Runtime;
+pub use world::{MESSAGING_WORLD, WORLD};

@@ -15,7 +15,7 @@ use wasmtime::{
     component::{Component, Linker},
 };
 
-use crate::{Error, admit, artefact::Artefacts, attempt::Guest, bindings::HandlerPre, imports, wasi};
+use crate::{Error, admit, artefact::Artefacts, attempt::Guest, imports, wasi, world::Pre};
 
 /// Versions kept loaded though no subscription uses them, so that an upload followed by a
 /// subscription loads once.
@@ -25,7 +25,7 @@ const MAX_SLOTS: usize = 64;
 
 /// A version that is ready to be instantiated.
 pub(crate) struct Loaded {
-    pub(crate) pre: HandlerPre<Guest>,
+    pub(crate) pre: Pre,
     /// The interfaces it imports, sorted.
     pub(crate) imports: Vec<String>,
 }

@@ -7,7 +7,7 @@ use brolly_core::{Admission, Digest, Handler, Name, PluginError, Plugins, Subscr
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Config, Error, WORLD, about,
+    Config, Error, about,
     artefact::Artefacts,
     engine,
     handler::{Host, WasmHandler},
@@ -50,7 +50,7 @@ impl Plugins for Runtime {
         Ok(Admission {
             digest,
             size_bytes: wasm.len() as u64,
-            world: WORLD.to_owned(),
+            world: loaded.pre.world().name().to_owned(),
             imports: loaded.imports.clone(),
             compile_ms,
             about: about::about(wasm),

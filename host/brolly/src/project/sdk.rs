@@ -48,13 +48,14 @@ const SOURCES: [(&str, &str); 18] = files![
     "src/wasm.rs",
 ];
 
-const CONTRACT: [(&str, &str); 7] = files![
+const CONTRACT: [(&str, &str); 8] = files![
     "wit/handler.wit",
     "wit/granted.wit",
     "wit/deps/cli.wit",
     "wit/deps/clocks.wit",
     "wit/deps/http.wit",
     "wit/deps/io.wit",
+    "wit/deps/messaging.wit",
     "wit/deps/random.wit",
 ];
 

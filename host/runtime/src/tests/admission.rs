@@ -4,7 +4,7 @@ use brolly_core::{Code, Plugins};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::{MAX_UPLOAD_BYTES, WORLD};
+use crate::{MAX_UPLOAD_BYTES, MESSAGING_WORLD, WORLD};
 
 /// A component whose `handle` is fine, with `fields` before it.
 fn component(fields: &str) -> Vec<u8> {
@@ -105,6 +105,26 @@ fn what_is_no_plugin_is_refused_in_words() {
             (func (export "handle") (param i32) (result i32) (i32.const 1024)))"#,
     );
     check(&older, &["wasi_unstable", "wasm32-unknown-unknown"]);
+}
+
+#[test]
+fn of_two_worlds_a_plugin_has_one_and_of_the_draft_the_version_that_is_known() {
+    let rig = Rig::new();
+    let check = |fields: &str, words: &[&str]| {
+        let refusal = rig.refusal(&component(fields));
+        assert_eq!(refusal.code, Code::InvalidPlugin, "{refusal}");
+        for word in words {
+            assert!(refusal.detail.contains(word), "{refusal} does not say {word:?}");
+        }
+    };
+    let exported = |version: &str| {
+        format!(r#"(instance $e) (export "wasi:messaging/incoming-handler@{version}" (instance $e))"#)
+    };
+    check(&exported("0.3.0"), &["wasi:messaging/incoming-handler@0.3.0", MESSAGING_WORLD]);
+    check(&exported("0.2.0-draft"), &["does not have the type", MESSAGING_WORLD]);
+    check(&format!("{WRONG_HANDLE} {}", exported("0.2.0-draft")), &["two handlers", WORLD]);
+    let older = r#"(import "wasi:messaging/producer@0.2.0" (instance (export "send" (func))))"#;
+    check(&format!("{older} {WRONG_HANDLE}"), &["wasi:messaging/producer@0.2.0", "does not offer"]);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn closed(name: &str) -> Option<&'static str> {
     CLOSED.iter().find(|(closed, _)| *closed == package).map(|(_, says)| *says)
 }
 
-/// Whether a plugin may import an interface of WASI.
+/// Whether a plugin may import an interface of WASI 0.2.
 pub(crate) fn is_offered(name: &str) -> bool {
     let Some((package, interface)) = of_wasi(name) else { return false };
     let is_served =

@@ -12,6 +12,7 @@ mod denied;
 mod fields;
 pub(crate) mod http;
 pub(crate) mod io;
+pub(crate) mod messaging;
 mod random;
 mod request;
 
@@ -22,14 +23,20 @@ use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 
 use crate::{attempt::Guest, bindings::standard::Standard, fault::Stop};
 
-pub(crate) use denied::{completed, is_offered};
+pub(crate) use denied::completed;
 
 /// Handles that one guest may hold at the same time.
 pub(crate) const MAX_HANDLES: usize = 512;
 
+/// Whether a plugin may import an interface of WASI.
+pub(crate) fn is_offered(name: &str) -> bool {
+    denied::is_offered(name) || messaging::is_offered(name)
+}
+
 /// Adds the interfaces.
 pub(crate) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     Standard::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)?;
+    messaging::add_to(linker)?;
     denied::add_servers_side(linker)
 }
 
@@ -38,12 +45,22 @@ pub(crate) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 pub(crate) struct Handles {
     table: ResourceTable,
     open: usize,
+    /// Messages among them, and the bytes that are held for them.
+    messages: usize,
+    message_bytes: u64,
+}
+
+/// How much a guest holds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Held {
+    pub(crate) handles: usize,
+    /// Those of them that are messages.
+    pub(crate) messages: usize,
 }
 
 impl Handles {
-    /// How many handles the guest holds.
-    pub(crate) fn open(&self) -> usize {
-        self.open
+    pub(crate) fn held(&self) -> Held {
+        Held { handles: self.open, messages: self.messages }
     }
 
     fn push<T: Send + 'static>(&mut self, entry: T) -> wasmtime::Result<Resource<T>> {
