@@ -94,7 +94,9 @@ fn latest(db: &redb::Database) -> Result<Option<Table>, String> {
 
 impl Database for Redb {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String> {
-        let value = self.latest.get()?.get(key).map_err(|error| error.to_string())?;
+        // Its transaction must outlive the value: a flush puts another in its place at any moment.
+        let table = self.latest.get()?;
+        let value = table.get(key).map_err(|error| error.to_string())?;
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
     }
 
