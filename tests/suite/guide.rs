@@ -14,8 +14,8 @@ use brolly_tests::{
 
 /// A block of the guide.
 #[derive(Debug, PartialEq)]
-enum Block {
-    /// `rust FILE` or `toml FILE`: a file of the project.
+pub(super) enum Block {
+    /// `rust FILE`, `toml FILE`, or one of another language: a file of the project.
     File(String, String),
     /// `rust`: statements that hold.
     Holds(String),
@@ -25,6 +25,9 @@ enum Block {
     Written(String),
 }
 
+/// Where the part begins that a test of its own follows, for it needs other tools.
+const LANGUAGES: &str = "\n## Other languages\n";
+
 fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -33,7 +36,7 @@ fn blocks(text: &str) -> Vec<Block> {
         let body: String =
             lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
         blocks.push(match kind.split_once(' ').unwrap_or((kind, "")) {
-            ("rust" | "toml", file) if !file.is_empty() => Block::File(file.to_owned(), body),
+            ("rust" | "toml" | "js" | "py", file) if !file.is_empty() => Block::File(file.to_owned(), body),
             ("rust", _) => Block::Holds(body),
             ("sh", _) => Block::Typed(body),
             ("text", _) => Block::Written(body),
@@ -43,8 +46,20 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
+/// The guide, and its part on other languages.
+fn parts() -> (String, String) {
+    let guide = fs::read_to_string(root().join("docs/handlers.md")).unwrap();
+    let (first, languages) = guide.split_once(LANGUAGES).unwrap();
+    (first.to_owned(), languages.to_owned())
+}
+
+/// The blocks of the part on other languages.
+pub(super) fn languages() -> Vec<Block> {
+    blocks(&parts().1)
+}
+
 /// Someone who follows the guide.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     server: &'a Server,
     dir: PathBuf,
     /// Where the commands have gone.
@@ -53,8 +68,14 @@ struct Reader<'a> {
     held: String,
 }
 
-impl Reader<'_> {
-    fn follow(&mut self, block: Block) {
+impl<'a> Reader<'a> {
+    /// In a folder, with nothing done yet.
+    pub(super) fn new(server: &'a Server, dir: &Path) -> Self {
+        let (place, output, held) = (dir.to_owned(), String::new(), String::new());
+        Self { server, place, dir: dir.to_owned(), output, held }
+    }
+
+    pub(super) fn follow(&mut self, block: Block) {
         match block {
             Block::File(file, text) => fs::write(self.place.join(file), text).unwrap(),
             Block::Holds(code) => self
@@ -87,9 +108,8 @@ async fn everything_in_the_guide_works() {
     let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(data.path()).await;
     let dir = dir.path().canonicalize().unwrap();
-    let (place, output, held) = (dir.clone(), String::new(), String::new());
-    let mut reader = Reader { server: &server, place, dir, output, held };
-    let all = blocks(&fs::read_to_string(root().join("docs/handlers.md")).unwrap());
+    let mut reader = Reader::new(&server, &dir);
+    let all = blocks(&parts().0);
     let snippets = all.iter().filter(|block| matches!(block, Block::Holds(_))).count();
     assert!(all.len() > 10 && snippets >= 2, "the blocks are found: {all:#?}");
     for block in all {

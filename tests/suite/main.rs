@@ -15,6 +15,7 @@ mod guide;
 mod handlers;
 mod hostile;
 mod house_rules;
+mod languages;
 mod messaging;
 mod openapi;
 mod orders;
