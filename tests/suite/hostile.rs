@@ -141,6 +141,7 @@ fn publishing() -> Vec<Case> {
             none(),
             Some("limits.publish_bytes"),
         ),
+        case("publishes a mebibyte", "publish_big", json!({"bytes": "1048576"}), none(), None),
         case("publishes 32 MiB, with the highest limit", "publish_big", none(), much, Some("")),
         case("publishes to what is no name", "bad_topic", none(), none(), Some("bad call")),
         case(
@@ -158,6 +159,15 @@ fn publishing() -> Vec<Case> {
             Some("bad call"),
         ),
         case("publishes under an id of 256 bytes", "publish_field", field("id", "256"), none(), None),
+        case("publishes with a key of 255 bytes", "publish_field", field("key", "255"), none(), None),
+        case(
+            "publishes with a content type of 255 bytes",
+            "publish_field",
+            field("content_type", "255"),
+            none(),
+            None,
+        ),
+        case("publishes with 32 KiB of headers", "publish_field", field("header", "32767"), none(), None),
         case(
             "publishes with a key of 256 bytes",
             "publish_field",
@@ -201,6 +211,7 @@ fn states() -> Vec<Case> {
         case("writes under a key of 512 bytes", "state_key", bytes("512"), none(), None),
         case("writes under a key with a line break", "state_key_control", none(), none(), Some("bad call")),
         case("writes under the empty key", "state_key_empty", none(), none(), Some("bad call")),
+        case("lists 1,000 entries at once", "state_list", json!({"limit": "1000"}), none(), None),
         case("lists 1,001 entries at once", "state_list", json!({"limit": "1001"}), none(), Some("bad call")),
         case(
             "lists 4 billion entries at once",
@@ -295,6 +306,29 @@ async fn tried(server: &Server, name: &str, word: &str, what: &str) {
     assert!(trial["logs"].to_string().len() < 100_000, "{what}");
     let letter = server.get(&path).await;
     assert_eq!(letter["attempts_made"].as_array().unwrap().len() as u64, letter["attempts"], "{what}");
+}
+
+/// A trial more than may run at the same time is told to come again, and is welcome when one has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn four_trials_run_at_the_same_time_and_no_fifth() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    server.put("/topics/in", json!({})).await;
+    let version = server.upload("hostile", plugin_bytes("hostile")).await;
+    let looping =
+        json!({"config": {"mode": "loop"}, "limits": {"time_ms": 3_000}, "retry": {"max_attempts": 1}});
+    server.subscribe("looping", "in", "hostile", &version, looping).await;
+    server.bulk("in", "{\"id\":\"m\",\"payload\":{}}\n".to_owned()).await.unwrap().ok();
+    server.idle(&["looping"]).await;
+    let trial = || server.call(Method::POST, "/subscriptions/looping/dead-letters/m/try", Some(json!({})));
+    let answers = futures::future::join_all((0..5).map(|_| trial())).await;
+    let (served, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status.is_success());
+    assert_eq!((served.len(), refused.len()), (4, 1));
+    for answer in refused {
+        assert_eq!(answer.problem(503), "unavailable");
+    }
+    assert_eq!(trial().await.ok()["outcome"], "fault");
 }
 
 /// Beside an endless loop the others keep going, and each of its deliveries ends within its limit.

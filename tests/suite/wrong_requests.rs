@@ -1,6 +1,9 @@
 //! Every wrong request answers a problem document that says what to do, and changes nothing.
 
-use brolly_tests::server::{Server, plugin_bytes};
+use brolly_tests::{
+    eventually,
+    server::{PATIENCE, Server, plugin_bytes},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -149,4 +152,29 @@ async fn without_a_token(server: &Server) {
     server.send(read).await.ok();
     let write = http.put(format!("{}/api/v1/topics/x", server.url)).bearer_auth(viewer).json(&json!({}));
     assert_eq!(server.send(write).await.problem(403), "forbidden");
+}
+
+/// A disk with less free space than the host is to keep takes no message, and says so; nothing that is
+/// there is lost, and with enough of it the same message is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_with_little_space_takes_no_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let nearly_full = [("BROLLY_EMBEDDED__MIN_FREE_BYTES", "1125899906842624")];
+    let server = Server::start_with(dir.path(), &[], &nearly_full).await;
+    server.put("/topics/t", json!({})).await;
+    server.put("/queues/q", json!({})).await;
+    server.put("/routes/r", json!({"topic": "t", "queue": "q"})).await;
+    let message = || "{\"id\":\"m\",\"payload\":{}}\n".to_owned();
+    eventually("the disk was looked at", PATIENCE, || async {
+        let answer = server.bulk("t", message()).await.unwrap();
+        (!answer.status.is_success()).then(|| assert_eq!(answer.problem(507), "disk-full"))
+    })
+    .await;
+    let held = server.get("/queues/q").await["counts"]["ready"].as_u64().unwrap();
+    assert_eq!(server.terminate().await, Some(0));
+    let server = Server::start(dir.path()).await;
+    assert_eq!(server.get("/queues/q").await["counts"]["ready"], held);
+    server.bulk("t", message()).await.unwrap().ok();
+    assert_eq!(server.get("/queues/q").await["counts"]["ready"], 1);
+    assert_eq!(server.terminate().await, Some(0));
 }

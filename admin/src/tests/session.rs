@@ -85,6 +85,22 @@ async fn a_session_ends_with_its_token_and_with_its_time() {
 }
 
 #[tokio::test]
+async fn of_more_than_a_thousand_sessions_the_oldest_ends() {
+    let house = House::new().await;
+    let who = "/api/v1/whoami";
+    let mut cookies = Vec::new();
+    for _ in 0..1_000 {
+        cookies.push(opened(sign_in(&house, &house.tokens[0], &[]).await).0);
+        house.wait(Duration::from_millis(1));
+    }
+    with(&house, "GET", who, &cookies[0], None).await.expect(200);
+    opened(sign_in(&house, &house.tokens[0], &[]).await);
+    with(&house, "GET", who, &cookies[0], None).await.problem(401, "unauthorized");
+    with(&house, "GET", who, &cookies[1], None).await.expect(200);
+    house.close().await;
+}
+
+#[tokio::test]
 async fn who_guesses_waits_longer_and_longer() {
     let house = House::new().await;
     for _ in 0..6 {

@@ -46,6 +46,10 @@ impl Bench {
     }
 
     async fn version(&self, plugin: &str, byte: u8) {
+        self.add_version(plugin, byte).await.unwrap();
+    }
+
+    async fn add_version(&self, plugin: &str, byte: u8) -> Result<(), Error> {
         let admission = Admission {
             digest: digest(byte),
             size_bytes: 3,
@@ -54,7 +58,17 @@ impl Bench {
             compile_ms: 1,
             about: brolly_core::About::default(),
         };
-        self.catalog.add_version(&name(plugin), admission, (vec![byte; 3], None), None).await.unwrap();
+        self.catalog.add_version(&name(plugin), admission, (vec![byte; 3], None), None).await.map(drop)
+    }
+
+    /// The catalog as it is after a restart.
+    fn reopen(&mut self) {
+        let plugins = self.dir.path().join("plugins");
+        self.catalog = Arc::new(Catalog::open(self.store.clone(), plugins, Arc::new(SystemClock)).unwrap());
+    }
+
+    fn row_bytes(&self, topic: &str) -> usize {
+        self.store.get(&keys::catalog("topic", &name(topic))).unwrap().unwrap().len()
     }
 
     /// A topic, a queue, a route and a subscription.
@@ -356,4 +370,56 @@ async fn the_audit_log_is_bounded() {
     assert!(store.get(&keys::audit(2)).unwrap().is_some());
     let (records, _) = catalog.audit(&Records::default(), None, 1).unwrap();
     assert_eq!(records[0].after, Some(serde_json::json!({"omitted_bytes": 50_002})));
+}
+
+#[tokio::test]
+async fn a_plugin_has_at_most_200_versions() {
+    let bench = open();
+    for byte in 0..200 {
+        bench.version("p", byte).await;
+    }
+    let one_more = bench.add_version("p", 200).await.unwrap_err();
+    assert_eq!(code(&one_more), Code::InvalidDefinition);
+    assert!(one_more.to_string().contains("200 versions, the limit; delete some"), "{one_more}");
+    bench.version("p", 199).await;
+    bench.catalog.remove_version(&name("p"), &digest(0), None).await.unwrap();
+    bench.version("p", 200).await;
+}
+
+#[tokio::test]
+async fn a_definition_takes_at_most_112_kib() {
+    let bench = open();
+    let described = async |bytes: usize| {
+        bench.put::<Topic>("t", serde_json::json!({"description": "d".repeat(bytes)})).await
+    };
+    described(1).await.unwrap();
+    let (around, limit) = (bench.row_bytes("t") - 1, brolly_store::VALUE_BYTES);
+    // The row also says when it was made and changed, and its number: all of fixed length here.
+    described(limit - around).await.unwrap();
+    assert_eq!(bench.row_bytes("t"), limit);
+    assert_eq!(described(limit - around + 1).await, Err(Code::TooLarge));
+    assert_eq!(bench.row_bytes("t"), limit, "nothing has changed");
+}
+
+#[tokio::test]
+async fn there_are_at_most_100_000_definitions_of_a_kind() {
+    let mut bench = open();
+    bench.put::<Topic>("t", serde_json::json!({})).await.unwrap();
+    let row = bench.store.get(&keys::catalog("topic", &name("t"))).unwrap().unwrap().to_vec();
+    for thousand in 0..100 {
+        let mut commit = brolly_core::Commit::default();
+        for number in 0..1_000 {
+            commit.put(keys::catalog("topic", &name(&format!("t{thousand}-{number}"))), row.clone());
+        }
+        bench.store.commit(commit).await.unwrap();
+    }
+    bench.reopen();
+    let more = async |bench: &Bench, at: &str| bench.put::<Topic>(at, serde_json::json!({})).await;
+    assert_eq!(more(&bench, "more").await, Err(Code::InvalidDefinition), "there are 100,001");
+    for one in ["t", "t0-0"] {
+        bench.delete::<Topic>(one).await.unwrap();
+    }
+    more(&bench, "more").await.unwrap();
+    assert_eq!(more(&bench, "yet-another").await, Err(Code::InvalidDefinition));
+    bench.put::<Queue>("more", serde_json::json!({})).await.unwrap();
 }

@@ -349,4 +349,43 @@ mod tests {
         check(vec![String::new()], Some("mask (bytes of a pointer)"));
         check(vec!["customer".into()], Some("no JSON pointer"));
     }
+    #[test]
+    fn what_a_queue_holds_is_limited() {
+        let check = |field: &str, value: u64| {
+            let mut queue = serde_json::json!({"retention": {}});
+            queue["retention"][field] = value.into();
+            serde_json::from_value::<Queue>(queue).unwrap().check()
+        };
+        for (field, most) in [("max_messages", 100_000_000), ("max_bytes", 1 << 50), ("max_age_ms", u64::MAX)]
+        {
+            assert_eq!((check(field, 1), check(field, most)), (Ok(()), Ok(())), "{field}");
+            for beyond in [Some(0), most.checked_add(1)].into_iter().flatten() {
+                let mistake = check(field, beyond).unwrap_err();
+                assert!(mistake.detail.contains(&format!("retention.{field}")), "{mistake}");
+            }
+        }
+    }
+
+    #[test]
+    fn owners_and_addresses_are_limited() {
+        let owners = |count: usize, bytes: usize| {
+            let name = "n".repeat(bytes);
+            let owner = serde_json::json!({"name": name, "email": "a@b.example"});
+            let topic = serde_json::json!({"owners": vec![owner; count]});
+            serde_json::from_value::<Topic>(topic)
+                .map_err(|error| error.to_string())?
+                .check()
+                .map_err(|r| r.detail)
+        };
+        assert_eq!(owners(32, 254), Ok(()));
+        assert!(owners(33, 1).unwrap_err().contains("owners"));
+        assert!(owners(1, 255).unwrap_err().contains("owners"));
+        let address = |bytes: usize| {
+            Topic { address: Some("a".repeat(bytes)), ..Topic::on(defaults::broker(), "") }.check()
+        };
+        assert_eq!((address(1), address(255)), (Ok(()), Ok(())));
+        for bytes in [0, 256] {
+            assert!(address(bytes).unwrap_err().detail.contains("address"), "{bytes}");
+        }
+    }
 }

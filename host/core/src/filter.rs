@@ -245,4 +245,11 @@ mod tests {
             assert_eq!(Filter::new(bad).unwrap_err().code, Code::InvalidFilter, "{bad:?}");
         }
     }
+    #[test]
+    fn a_filter_has_at_most_1024_bytes() {
+        let of = |bytes: usize| format!("key == '{}'", "x".repeat(bytes - 9));
+        assert!(Filter::new(&of(1_024)).is_ok());
+        let refusal = Filter::new(&of(1_025)).unwrap_err();
+        assert!(refusal.detail.contains("1025 bytes, the limit is 1024"), "{refusal}");
+    }
 }

@@ -172,3 +172,51 @@ fn decode<T: DeserializeOwned>(table: &'static str, key: &[u8], row: &[u8]) -> R
         why: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use brolly_store::{Config, Messages, Store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_latest_50_changes_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Config::new(dir.path().join("store"))).unwrap();
+        let messages = Messages::open(&store).unwrap();
+        let ledger = Ledger::open(store.clone(), messages).unwrap();
+        let subscription = Name::new("s").unwrap();
+        let terms = Terms {
+            plugin: Name::new("p").unwrap(),
+            version: Digest::from_bytes([1; 32]),
+            config: std::collections::BTreeMap::new(),
+            limits: brolly_core::Limits::default(),
+            grants: brolly_core::Grants::default(),
+            instances: brolly_core::Reuse::Fresh,
+        };
+        let add = |number: u64| {
+            let swap = Swap {
+                number,
+                at: Timestamp(number),
+                cause: Cause::Put,
+                why: None,
+                by: None,
+                before: None,
+                version: terms.version,
+                old: Side::default(),
+                new: Side::default(),
+                freed_at: None,
+            };
+            ledger.add_swap(&subscription, &swap, &terms).unwrap();
+        };
+        let remembered = async || {
+            store.commit(Commit::default()).await.unwrap();
+            let swaps = ledger.swaps(&subscription, None, 500).unwrap();
+            swaps.iter().map(|swap| swap.number).collect::<Vec<_>>()
+        };
+        (1..=50).for_each(add);
+        assert_eq!(remembered().await, (1..=50).rev().collect::<Vec<_>>());
+        add(51);
+        assert_eq!(remembered().await, (2..=51).rev().collect::<Vec<_>>());
+    }
+}

@@ -208,4 +208,19 @@ mod tests {
             assert!(checked_value(value).is_err(), "{value:?}");
         }
     }
+    #[test]
+    fn headers_are_limited_in_number_and_bytes() {
+        let filled = |count: usize, bytes: usize| {
+            let mut fields = Fields::of(Entries::default(), false);
+            (0..count).try_for_each(|_| fields.append("h".into(), Bytes::from(vec![b'v'; bytes])))
+        };
+        let over = |result: Result<(), Stop>| match result {
+            Err(Stop::Fault(Fault::Limit { limit, .. })) => limit,
+            other => panic!("{other:?}"),
+        };
+        assert!(filled(MAX_HEADERS, 1).is_ok());
+        assert_eq!(over(filled(MAX_HEADERS + 1, 1)), 128);
+        assert!(filled(1, MAX_HEADER_BYTES - 1).is_ok());
+        assert_eq!(over(filled(1, MAX_HEADER_BYTES)), 32_768);
+    }
 }

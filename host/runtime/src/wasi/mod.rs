@@ -143,3 +143,18 @@ impl Outside for Before {
         Err(HttpError::NotGranted("requests while an instance is made, before it has a delivery".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_limited_and_given_back() {
+        let mut handles = Handles::default();
+        let mut all: Vec<Resource<u8>> = (0..MAX_HANDLES).map(|_| handles.push(7_u8).unwrap()).collect();
+        let over = handles.push(7_u8).unwrap_err().downcast::<Stop>().unwrap();
+        assert!(matches!(over, Stop::Fault(Fault::Limit { limit: 512, .. })), "{over:?}");
+        handles.delete(all.pop().unwrap()).unwrap();
+        assert!(handles.push(7_u8).is_ok());
+    }
+}

@@ -264,6 +264,8 @@ impl types::HostRequestOptions for Guest {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -286,5 +288,16 @@ mod tests {
             assert_eq!(method_name(&Method::Other(other.into())), None, "{other:?}");
         }
         assert_eq!((method_name(&Method::Connect), method_name(&Method::Trace)), (None, None));
+    }
+    #[test]
+    fn a_path_has_at_most_8_kib() {
+        let asked = |bytes: usize| {
+            let mut request = Request::new(Fields::of(Arc::default(), true));
+            request.authority = Some("a.example".into());
+            request.path = Some(format!("/{}", "p".repeat(bytes - 1)));
+            request.checked("s/t/m").map(|request| request.path.len())
+        };
+        assert!(matches!(asked(8_192), Ok(8_192)));
+        assert!(matches!(asked(8_193), Err(ErrorCode::HttpRequestUriTooLong)));
     }
 }
