@@ -1,8 +1,8 @@
 //! `cargo xtask planted [NAME]`: plants deliberate bugs, one after the other, in a copy of the tree, and shows
 //! which parts of the suite find each. A part that finds none of its kind is worth little.
 //!
-//! Each bug is a patch in `tests/planted`; what stands above it says what it does. It compiles once for each,
-//! so it is run by hand.
+//! Each bug is a patch in `tests/planted`; what stands above it says what it does, and which further packages
+//! test what it breaks. It compiles once for each, so it is run by hand.
 
 use std::{
     fs,
@@ -17,7 +17,10 @@ use crate::tree;
 /// Lives that the simulation is given to find a bug.
 const SEEDS: &str = "500";
 
-/// Packages whose own tests have a part in it.
+/// What a patch says before the names of further packages.
+const ALSO: &str = "Also tested by: ";
+
+/// Packages whose own tests have a part in it, whatever the bug is.
 const ROOMS: [&str; 5] =
     ["brolly-core", "brolly-store", "brolly-ledger", "brolly-embedded", "brolly-dispatch"];
 
@@ -45,28 +48,51 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     patches.sort();
-    let clean = find(&copy)?;
+    let bugs: Vec<Bug> = patches.into_iter().map(Bug::read).collect::<anyhow::Result<_>>()?;
+    crate::servers::provide();
+    let everywhere: Vec<&str> = bugs.iter().flat_map(Bug::also).collect();
+    let clean = find(&copy, &everywhere)?;
     if !clean.is_empty() {
         bail!("without a bug fails: {}", clean.join("; "));
     }
     println!("| planted bug | what it does | found by |\n| --- | --- | --- |");
     let mut missed = Vec::new();
-    for patch in &patches {
-        let text = fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
-        let what = text.lines().next().unwrap_or_default();
-        apply(&copy, patch, &[])?;
-        let found = find(&copy);
-        apply(&copy, patch, &["--reverse"])?;
+    for bug in &bugs {
+        apply(&copy, &bug.patch, &[])?;
+        let found = find(&copy, &bug.also().collect::<Vec<_>>());
+        apply(&copy, &bug.patch, &["--reverse"])?;
         let found = found?;
-        println!("| {} | {what} | {} |", name(patch), found.join("; "));
+        println!("| {} | {} | {} |", name(&bug.patch), bug.what(), found.join("; "));
         if found.is_empty() {
-            missed.push(name(patch));
+            missed.push(name(&bug.patch));
         }
     }
     if !missed.is_empty() {
         bail!("found by nobody: {}", missed.join(", "));
     }
     Ok(())
+}
+
+/// A patch, and what it says.
+struct Bug {
+    patch: PathBuf,
+    text: String,
+}
+
+impl Bug {
+    fn read(patch: PathBuf) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(&patch).with_context(|| format!("cannot read {}", patch.display()))?;
+        Ok(Self { patch, text })
+    }
+
+    fn what(&self) -> &str {
+        self.text.lines().next().unwrap_or_default()
+    }
+
+    /// Further packages whose tests have a part in it.
+    fn also(&self) -> impl Iterator<Item = &str> {
+        self.text.lines().find_map(|line| line.strip_prefix(ALSO)).into_iter().flat_map(|names| names.split(", "))
+    }
 }
 
 fn name(patch: &Path) -> String {
@@ -102,8 +128,8 @@ fn apply(copy: &Path, patch: &Path, how: &[&str]) -> anyhow::Result<()> {
     tree::run(apply.current_dir(copy))
 }
 
-/// The parts of the suite that fail.
-fn find(copy: &Path) -> anyhow::Result<Vec<String>> {
+/// The parts of the suite that fail; the tests of the packages `also` are among them.
+fn find(copy: &Path, also: &[&str]) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let simulation = ["run", "--package", "brolly-sim", "--", "--seeds", SEEDS, "--first"];
     let output = cargo(copy, &simulation)?;
@@ -115,7 +141,7 @@ fn find(copy: &Path) -> anyhow::Result<Vec<String>> {
         }
     }
     let mut tests = vec!["test", "--no-fail-fast", "--package", "brolly-sim", "--test", "states", "--lib"];
-    tests.extend(ROOMS.iter().flat_map(|room| ["--package", *room]));
+    tests.extend(ROOMS.iter().chain(also).flat_map(|room| ["--package", *room]));
     let output = cargo(copy, &tests)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let failed = text.lines().filter_map(|line| line.strip_suffix(" ... FAILED")?.strip_prefix("test "));
