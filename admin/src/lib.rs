@@ -24,6 +24,8 @@ mod events;
 mod explain;
 mod extract;
 mod forwards;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod guesses;
 mod health;

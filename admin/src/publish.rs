@@ -149,6 +149,12 @@ async fn publish_messages(
     Ok(Json(Published { ids: accepted.into_iter().map(|accepted| accepted.id).collect(), duplicates }))
 }
 
+/// What a request with nothing but these headers and this body would publish.
+#[cfg(fuzzing)]
+pub(crate) fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<NewMessage>, Problem> {
+    parse(Form::of(headers)?, body, &Said::default(), headers)
+}
+
 fn parse(form: Form, bytes: &Bytes, said: &Said, headers: &HeaderMap) -> Result<Vec<NewMessage>, Problem> {
     let envelope = Envelope::read(said, headers)?;
     if form.is_bulk() && (envelope.id.is_some() || envelope.key.is_some()) {

@@ -1,5 +1,5 @@
 //! One command for everything a developer does: `cargo xtask plugins | test | check | demo | bench | scale`
-//! and what shows that nothing is lost: `sim | planted | soak | fixture | deny | sbom`.
+//! and what shows that nothing is lost: `sim | fuzz | planted | soak | fixture | deny | sbom`.
 //!
 //! One file per command. It knows the layout of the tree and the command line of `brolly`; it
 //! links to no other crate of the workspace, so that it builds in seconds.
@@ -10,6 +10,7 @@ mod debian;
 mod demo;
 mod deny;
 mod fixture;
+mod fuzz;
 mod planted;
 mod plugins;
 mod scale;
@@ -44,6 +45,8 @@ enum Command {
     Scale(scale::Arguments),
     /// Live through power cuts on simulated time, one life for each seed.
     Sim(sim::Arguments),
+    /// Feed what reads bytes from outside with inputs that nobody would send on purpose.
+    Fuzz(fuzz::Arguments),
     /// Plant deliberate bugs in a copy of the tree and show which tests find them.
     Planted(planted::Arguments),
     /// Full load with kills, restarts, swaps and pauses at random; fails when something grows.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Planted(arguments) => planted::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Fixture => fixture::run(),

@@ -54,6 +54,8 @@ mod desk;
 mod encode;
 mod error;
 mod flight;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod identity;
 mod line;
