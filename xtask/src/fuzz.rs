@@ -102,7 +102,8 @@ fn cargo_fuzz(what: &str) -> Command {
 }
 
 fn fuzz(target: &str, seconds: u32) -> anyhow::Result<Ran> {
-    let (found, broken) = (tree::target("fuzz/corpus").join(target), tree::target("fuzz/broken").join(target));
+    let (found, broken) =
+        (tree::target("fuzz/corpus").join(target), tree::target("fuzz/broken").join(target));
     for folder in [&found, &broken] {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }

@@ -91,7 +91,11 @@ impl Bug {
 
     /// Further packages whose tests have a part in it.
     fn also(&self) -> impl Iterator<Item = &str> {
-        self.text.lines().find_map(|line| line.strip_prefix(ALSO)).into_iter().flat_map(|names| names.split(", "))
+        self.text
+            .lines()
+            .find_map(|line| line.strip_prefix(ALSO))
+            .into_iter()
+            .flat_map(|names| names.split(", "))
     }
 }
 

@@ -208,6 +208,52 @@ print(json.dumps({"seen": len(seen), "type": properties.content_type, "body": bo
     assert_eq!(server.terminate().await, Some(0));
 }
 
+/// Five bytes a level, and RabbitMQ takes them: nobody may end the host by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_are_nested_without_end_make_a_dead_letter_and_no_more() {
+    let Some(python) = Python::with("nested headers", &["pika"]).await else { return };
+    let Some(rabbit) = super::rabbit("nested headers").await else { return };
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = listening(dir.path(), &vhost.url).await;
+    let script = r#"
+import pika, sys, threading
+sys.setrecursionlimit(1_000_000)
+threading.stack_size(512 * 1024 * 1024)
+def publish():
+    channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()
+    for levels in [63, 64, 1_000, 20_000, 1]:
+        value = "v"
+        for _ in range(levels):
+            value = [value]
+        properties = pika.BasicProperties(message_id=f"levels-{levels}", headers={"nested": value})
+        channel.basic_publish("t", f"levels-{levels}", b"{}", properties)
+thread = threading.Thread(target=publish)
+thread.start()
+thread.join()
+"#;
+    let output = python.run(script, &[&vhost.url]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let attempt = async |levels: u32| {
+        let story = arrived(&server, "t", &format!("levels-{levels}")).await;
+        assert_eq!(story["message"]["id"], format!("levels-{levels}"));
+        (story["deliveries"][0]["attempts"][0].clone(), story["message"]["headers"].clone())
+    };
+    for levels in [1, 63] {
+        let (attempt, headers) = attempt(levels).await;
+        assert_ne!(attempt["outcome"], "unfit", "{attempt}");
+        let nested = headers["nested"].as_str().unwrap();
+        assert_eq!(nested.matches('[').count(), levels as usize, "{nested}");
+    }
+    for levels in [64, 1_000, 20_000] {
+        let (attempt, headers) = attempt(levels).await;
+        assert_eq!(attempt["outcome"], "unfit", "{attempt}");
+        assert!(attempt["reason"].as_str().unwrap().contains("more than 64 levels deep"), "{attempt}");
+        assert!(headers["amqp-headers"].as_str().unwrap().starts_with("base64:"), "{headers}");
+    }
+    server.idle(&["q"]).await;
+    assert_eq!(server.terminate().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_read_stops_its_own_queue_alone_and_says_so() {
     let Some(python) = Python::with("an id that is no text", &["pika"]).await else { return };

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use async_rs::{Tokio, TokioRuntime, traits::Reactor};
+use async_rs::TokioRuntime;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, stream::BoxStream};
 use lapin::{
     AsyncTcpStream, ConnectionProperties, Event,
@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 
 use crate::{
     error::{Error, code},
+    guard::{Bare, Guard, Guarded, guarded},
     settings::{Authority, Node, Settings},
 };
 
@@ -38,8 +39,6 @@ const FRAME_BYTES: u32 = 128 * 1024;
 
 /// How long a server may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-type Stream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// A connection.
 pub(crate) struct Link {
@@ -88,7 +87,7 @@ impl Link {
         let dialing = {
             let (settings, node, cut, failure) =
                 (settings.clone(), node.clone(), Arc::downgrade(&cut.0), failure.clone());
-            async move |_: AMQPUri, _: TokioRuntime| {
+            async move |_: AMQPUri, _: Guarded| {
                 let (stream, socket) = dial(&settings, &node).await.map_err(|error| {
                     let io: lapin::Error = io::Error::other(error.to_string()).into();
                     *failure.lock() = Some(error);
@@ -99,11 +98,10 @@ impl Link {
                     // Nobody waits for the connection any more.
                     None => drop(socket.shutdown(Shutdown::Both)),
                 }
-                Ok(stream)
+                Ok(AsyncTcpStream::Plain(Guard::over(stream)))
             }
         };
-        let runtime = TokioRuntime::tokio_current();
-        let connecting = lapin::Connection::connector(uri(settings, node), runtime, dialing, properties);
+        let connecting = lapin::Connection::connector(uri(settings, node), guarded(), dialing, properties);
         // Dialling has a limit of its own; this one is for the login.
         match tokio::time::timeout(2 * settings.connect_timeout, connecting).await {
             Ok(Ok(connection)) => {
@@ -165,7 +163,7 @@ fn uri(settings: &Settings, node: &Node) -> AMQPUri {
 }
 
 /// Opens a socket to a server, with TLS if it is wanted; with it a second handle to the socket.
-async fn dial(settings: &Settings, node: &Node) -> Result<(Stream, TcpStream), Error> {
+async fn dial(settings: &Settings, node: &Node) -> Result<(Bare, TcpStream), Error> {
     let dialing = async {
         let unusable = |what: String| Error::Unusable(what);
         let found = tokio::net::lookup_host((node.host.as_str(), node.port)).await;
@@ -173,7 +171,7 @@ async fn dial(settings: &Settings, node: &Node) -> Result<(Stream, TcpStream), E
             .map_err(|error| unusable(format!("the name {} cannot be looked up: {error}", node.host)))?;
         let addresses: Vec<_> = found.collect();
         let runtime = TokioRuntime::tokio_current();
-        let stream = Stream::connect(&runtime, addresses).await;
+        let stream = Bare::connect(&runtime, addresses).await;
         let stream = stream.map_err(|error| unusable(format!("{node} cannot be reached: {error}")))?;
         let broken = |error: io::Error| unusable(format!("the socket to {node} cannot be used: {error}"));
         let AsyncTcpStream::Plain(plain) = &stream else {

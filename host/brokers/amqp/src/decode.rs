@@ -97,7 +97,7 @@ pub(crate) fn received(tag: u64, arrival: Arrival, place: Place<'_>) -> Received
         by_route,
         derived,
         redelivered: arrival.redelivered || counted || death.is_some(),
-        unfit: given_up.or_else(|| unfit(&message)),
+        unfit: given_up.or_else(|| own(header::UNFIT).map(to_text)).or_else(|| unfit(&message)),
         message,
     }
 }

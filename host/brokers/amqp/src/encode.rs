@@ -28,6 +28,8 @@ pub(crate) mod header {
     pub(crate) const PUBLISHED_AT: &str = "x-brolly-published-at";
     /// When it expires, in milliseconds.
     pub(crate) const EXPIRES_AT: &str = "x-brolly-expires-at";
+    /// Why no handler can be given it, where the headers themselves are the reason.
+    pub(crate) const UNFIT: &str = "x-brolly-unfit";
     /// A JSON object of the headers that cannot travel as headers.
     pub(crate) const OTHERS: &str = "x-brolly-headers";
 }
@@ -42,6 +44,8 @@ pub(crate) mod property {
     pub(crate) const PRIORITY: &str = "amqp-priority";
     pub(crate) const EXPIRATION: &str = "amqp-expiration";
     pub(crate) const CONTENT_ENCODING: &str = "amqp-content-encoding";
+    /// No property: all headers as bytes, where they could not be read.
+    pub(crate) const HEADERS: &str = "amqp-headers";
 }
 
 /// What a copy for one queue carries beyond the message, so that it is the same message when it comes

@@ -39,6 +39,9 @@
 //! **Counts.** RabbitMQ tells AMQP clients how many messages are ready. Those that are handed out are
 //! what this host holds, or with `management` what all consumers hold.
 //!
+//! Headers that are tables and arrays lie at most 64 levels deep within each other. A message with deeper ones is
+//! unfit, and has them as bytes in the header `amqp-headers`.
+//!
 //! A message with a property, header name or routing key that is not UTF-8 cannot be read by lapin
 //! and breaks the connection. From then on each queue has a connection of its own, so that only the
 //! queue that holds it stands still, until somebody removes the message.
@@ -56,6 +59,7 @@ mod error;
 mod flight;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod guard;
 mod health;
 mod identity;
 mod line;
@@ -65,6 +69,7 @@ mod post;
 mod publisher;
 mod session;
 mod settings;
+mod sieve;
 mod topology;
 mod value;
 mod waits;
