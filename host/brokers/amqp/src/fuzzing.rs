@@ -9,6 +9,7 @@ use lapin::BasicProperties;
 use crate::{
     decode::{Arrival, Place, received},
     encode::{self, Copy},
+    sieve::Sieve,
 };
 
 /// What the queue `q` of the topic `t`, whose exchange is `ex`, makes of a message.
@@ -31,4 +32,14 @@ pub fn arrives(exchange: &str, key: &str, properties: BasicProperties, body: &[u
 #[must_use]
 pub fn copied(message: &Message, attempts: u32) -> BasicProperties {
     encode::properties(message, Some(Copy { attempts, expiration_ms: None }))
+}
+
+/// What of a server's bytes is left to be read, when they come in pieces of this size.
+///
+/// # Errors
+/// As the sieve.
+pub fn sieved(bytes: &[u8], piece: usize) -> std::io::Result<Vec<u8>> {
+    let (mut sieve, mut passed) = (Sieve::new(), Vec::new());
+    bytes.chunks(piece).try_for_each(|piece| sieve.pass(piece, &mut passed))?;
+    Ok(passed)
 }
