@@ -124,7 +124,7 @@ fn read(output: &Output, target: &str, broken: &Path) -> anyhow::Result<Ran> {
         let end: Vec<&str> = text.lines().rev().take(60).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
         bail!(
-            "{}\nthe input is in {}; to run it again: cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none {target} FILE",
+            "{}\nthe input is in {}; to run it again: cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz/build {target} FILE",
             end.join("\n"),
             broken.display()
         );

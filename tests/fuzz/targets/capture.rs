@@ -1,5 +1,5 @@
-//! Captures: a file that somebody hands in is refused with a reason, or read, and then written and read again it is
-//! the same.
+//! Captures: a file that somebody hands in is refused with a reason, or read, and then, written and read again, it has
+//! the same message and end.
 #![no_main]
 
 use brolly_capture::{Capture, Recorded};
@@ -11,8 +11,8 @@ fuzz_target!(|json: &[u8]| {
         Ok(capture) => {
             let written = serde_json::to_vec(&capture).expect("a capture is JSON");
             let again = Capture::from_json(&written).expect("what was written is read");
-            assert_eq!(serde_json::to_vec(&again).expect("as before"), written);
-            let _ = (capture.message(), capture.is_failing(), Recorded::new(&capture, false));
+            assert_eq!((again.message(), again.is_failing()), (capture.message(), capture.is_failing()));
+            let _ = Recorded::new(&capture, false);
         }
     }
 });

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 fn sandbox() -> &'static Runtime {
     static SANDBOX: OnceLock<Runtime> = OnceLock::new();
     SANDBOX.get_or_init(|| {
+        // The sandbox survives a panic of what it is made of, and so must this. One that it does not ends this all the same.
+        drop(std::panic::take_hook());
         let dir = tempfile::tempdir().expect("a folder").keep();
         Runtime::new(Config { max_instances: 16, ..Config::new(dir) }).expect("a sandbox")
     })
