@@ -220,13 +220,15 @@ import pika, sys, threading
 sys.setrecursionlimit(1_000_000)
 threading.stack_size(512 * 1024 * 1024)
 def publish():
-    channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()
+    connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
+    channel = connection.channel()
     for levels in [63, 64, 1_000, 20_000, 1]:
         value = "v"
         for _ in range(levels):
             value = [value]
         properties = pika.BasicProperties(message_id=f"levels-{levels}", headers={"nested": value})
         channel.basic_publish("t", f"levels-{levels}", b"{}", properties)
+    connection.close()
 thread = threading.Thread(target=publish)
 thread.start()
 thread.join()
