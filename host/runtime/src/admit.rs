@@ -20,6 +20,7 @@ use wit_component::ComponentEncoder;
 use crate::{
     attempt::Guest,
     fault::{MAX_REASON_BYTES, cut},
+    metadata::check_packages,
     wasi,
     world::{MESSAGING_WORLD, Pre, WORLD, World},
 };
@@ -86,6 +87,7 @@ fn encode(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
     if let Some(error) = Parser::new(0).parse_all(wasm).find_map(Result::err) {
         return Err(refuse(format!("it is damaged or cut off: {error}; upload it again")));
     }
+    check_packages(wasm)?;
     let (stripped, _) = wit_component::metadata::decode(wasm)
         .map_err(|error| refuse(format!("it is no valid core module: {error:#}")))?;
     if stripped.is_none() {
@@ -192,7 +194,7 @@ fn unknown_import(name: &str) -> Refusal {
     ))
 }
 
-fn refuse(detail: impl Into<String>) -> Refusal {
+pub(crate) fn refuse(detail: impl Into<String>) -> Refusal {
     Refusal::new(Code::InvalidPlugin, cut(detail.into(), 2 * MAX_REASON_BYTES))
 }
 

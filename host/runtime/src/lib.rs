@@ -26,6 +26,7 @@ mod handler;
 mod imports;
 mod lent;
 mod library;
+mod metadata;
 mod meter;
 mod overlay;
 mod runtime;

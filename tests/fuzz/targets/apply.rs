@@ -17,7 +17,7 @@ mod client {
 
 use std::{fs, path::PathBuf, sync::OnceLock};
 
-use client::document::{Kind, Wanted};
+use client::document::Wanted;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
 

@@ -176,6 +176,15 @@ fn an_upload_beyond_its_limit_is_refused() {
     assert!(refusal.detail.contains("67108865"), "{refusal}");
 }
 
+/// Found by the fuzz target of uploads: the reader of the metadata calls itself for ever.
+#[test]
+fn packages_that_use_each_other_in_a_circle_are_refused() {
+    let module = include_bytes!("../../../../tests/fuzz/corpus/upload/packages-in-a-circle");
+    let refusal = Rig::new().refusal(module);
+    assert_eq!(refusal.code, Code::InvalidPlugin);
+    assert!(refusal.detail.contains("in a circle"), "{refusal}");
+}
+
 #[test]
 fn a_plugin_that_needs_more_than_any_subscription_may_have_is_refused() {
     let rig = Rig::new();
