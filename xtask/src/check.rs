@@ -7,8 +7,8 @@ use crate::{
     tree,
 };
 
-/// Format, lints, plugins, tests (the house rules among them) and documentation, in this order: what
-/// is quick to find comes first.
+/// Format, lints, plugins, tests (the house rules among them), a minute of each fuzz target and
+/// documentation, in this order: what is quick to find comes first.
 ///
 /// # Errors
 /// At the first step that fails, naming it.
@@ -18,6 +18,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     tree::run(tree::cargo().args(clippy)).context("the lints")?;
     lint_guests()?;
     let summary = crate::test::all(&[]).context("the tests")?;
+    crate::fuzz::run(&crate::fuzz::Arguments::of_a_check()).context("the fuzz targets")?;
     let mut doc = tree::cargo();
     doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings");
     tree::run(&mut doc).context("the documentation")?;

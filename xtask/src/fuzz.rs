@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{tools, tree};
+use crate::tree;
 
 /// Bytes of an input; more only makes it slower to find something.
 const MAX_LEN: &str = "-max_len=16384";
@@ -23,14 +23,24 @@ const MEMORY: &str = "-rss_limit_mb=4096";
 /// Seconds that one input may take. The largest takes well below one.
 const PATIENCE: &str = "-timeout=20";
 
+/// Seconds for each target, where nobody says otherwise.
+const MINUTE: u32 = 60;
+
 /// Which targets, and for how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Their names; none means all.
     targets: Vec<String>,
     /// Seconds for each.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = MINUTE)]
     seconds: u32,
+}
+
+impl Arguments {
+    /// All targets, for as long as a check has.
+    pub(crate) fn of_a_check() -> Self {
+        Self { targets: Vec::new(), seconds: MINUTE }
+    }
 }
 
 /// Builds the targets, runs them two at a time, and prints a table.
@@ -38,11 +48,12 @@ pub(crate) struct Arguments {
 /// # Errors
 /// If an input broke something; the message names its file and how to run it again.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    if !tools::provide("fuzz") {
+    let targets = chosen(&arguments.targets)?;
+    if !tree::succeeds(Command::new("c++").arg("--version")) {
+        println!("skipped the fuzz targets: libFuzzer is C++, and there is no c++ to compile it");
         return Ok(());
     }
-    let targets = chosen(&arguments.targets)?;
-    tree::run(&mut cargo_fuzz("build"))?;
+    tree::run(&mut build())?;
     let waiting = Mutex::new(targets.clone());
     let outcomes = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -92,12 +103,14 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
-/// Without a sanitizer, which would take a nightly compiler: what the targets look for are panics, wrong answers and
-/// endless work in code without `unsafe`.
-fn cargo_fuzz(what: &str) -> Command {
+/// As the tests are built, but for the workspace's own crates, which get instructions for coverage. Without a sanitizer,
+/// which would take a nightly compiler: what the targets look for are panics, wrong answers and endless work in code
+/// without `unsafe`.
+fn build() -> Command {
     let mut command = tree::cargo();
-    command.args(["fuzz", what, "--fuzz-dir", "tests/fuzz", "--sanitizer", "none"]);
-    command.arg("--target-dir").arg(tree::target("fuzz/build"));
+    // Of the whole workspace, so that the crates of others are those that the tests have.
+    command.args(["build", "--workspace", "--features", "brolly-fuzz/targets", "--bin", "fuzz-*"]);
+    command.env("RUSTC_WORKSPACE_WRAPPER", tree::root().join("tests/fuzz/instrument"));
     command
 }
 
@@ -107,10 +120,10 @@ fn fuzz(target: &str, seconds: u32) -> anyhow::Result<Ran> {
     for folder in [&found, &broken] {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    let mut command = cargo_fuzz("run");
+    let mut command = Command::new(tree::binary(&format!("fuzz-{target}")));
+    command.args([MAX_LEN, MEMORY, PATIENCE, "-print_final_stats=1"]);
     // What is new goes to the first folder; the others are only read.
-    command.arg(target).arg(&found).arg(tree::root().join("tests/fuzz/corpus").join(target));
-    command.args(["--", MAX_LEN, MEMORY, PATIENCE, "-print_final_stats=1"]);
+    command.arg(&found).arg(tree::root().join("tests/fuzz/corpus").join(target));
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", broken.display()));
     let line = tree::show(&command);
     eprintln!("> {line}");
@@ -124,9 +137,10 @@ fn read(output: &Output, target: &str, broken: &Path) -> anyhow::Result<Ran> {
         let end: Vec<&str> = text.lines().rev().take(60).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
         bail!(
-            "{}\nthe input is in {}; to run it again: cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz/build {target} FILE",
+            "{}\nthe input is in {}; to run it again: {} FILE",
             end.join("\n"),
-            broken.display()
+            broken.display(),
+            tree::binary(&format!("fuzz-{target}")).display()
         );
     }
     let after = |word: &str| {

@@ -1,9 +1,16 @@
 //! Route filters: CEL expressions over a message. The one place that knows the CEL crate.
 
-use std::{cell::RefCell, collections::BTreeMap, collections::HashMap, fmt, sync::Arc};
+mod cost;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use cel::{
-    Context, IdedExpr, Program, Value,
+    Context, Env, IdedExpr, Value,
     common::ast::{EntryExpr, Expr},
 };
 
@@ -13,7 +20,7 @@ use crate::{Code, Refusal};
 /// and `payload` (the parsed JSON; `null` if the payload is not JSON).
 pub struct Filter {
     source: String,
-    program: Program,
+    expression: IdedExpr,
 }
 
 /// What a filter is evaluated over. The payload is parsed once per message, however many filters look.
@@ -33,14 +40,18 @@ pub struct FilterInput<'a> {
     pub payload: &'a serde_json::Value,
 }
 
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(cost::environment()));
+
 const VARIABLES: [&str; 6] = ["id", "topic", "key", "content_type", "headers", "payload"];
 
 impl Filter {
     /// The longest filter, in bytes. It bounds the depth of the expression and so the stack that parsing
-    /// and evaluating it need (three times as much as this fits in a thread of 2 MiB). CEL always
-    /// terminates, but nothing else bounds the cost: loops over lists of the payload that lie within each
-    /// other take as many steps as their lengths multiplied.
+    /// and evaluating it need (three times as much as this fits in a thread of 2 MiB).
     pub const MAX_LEN: usize = 1024;
+
+    /// The most steps that evaluating a filter over one message may take. A step is a value that an
+    /// operation takes, each value within it one more, and each 64 bytes of a text one more.
+    pub const MAX_STEPS: u64 = 1_000_000;
 
     /// Compiles a CEL expression.
     ///
@@ -51,17 +62,18 @@ impl Filter {
         if source.len() > Self::MAX_LEN {
             return refuse(format!("the filter has {} bytes, the limit is {}", source.len(), Self::MAX_LEN));
         }
-        let program = match Program::compile(source) {
-            Ok(program) => program,
+        let mut expression = match ENVIRONMENT.parser().parse(source) {
+            Ok(expression) => expression,
             Err(error) => return refuse(format!("the filter {source:?} is not a CEL expression: {error}")),
         };
-        if let Some(unknown) = unknown_variable(program.expression(), &mut VARIABLES.to_vec()) {
+        if let Some(unknown) = unknown_variable(&expression, &mut VARIABLES.to_vec()) {
             return refuse(format!(
                 "the filter {source:?} uses {unknown:?}, which a message does not have; it has {}",
                 VARIABLES.join(", ")
             ));
         }
-        Ok(Self { source: source.to_owned(), program })
+        cost::metered(&mut expression);
+        Ok(Self { source: source.to_owned(), expression })
     }
 
     /// The expression as it was written.
@@ -74,9 +86,9 @@ impl Filter {
     ///
     /// # Errors
     /// A sentence, when the expression cannot be evaluated over this message (a field is missing,
-    /// types do not fit) or yields something else than a bool. The caller decides what that means.
+    /// types do not fit, [`Self::MAX_STEPS`] do not suffice) or yields something else than a bool. The caller decides what that means.
     pub fn matches(&self, input: &FilterInput<'_>) -> Result<bool, String> {
-        thread_local!(static ROOT: RefCell<Context<'static, 'static>> = RefCell::new(Context::default()));
+        thread_local!(static ROOT: RefCell<Context<'static, 'static>> = RefCell::new(Context::with_env(ENVIRONMENT.clone())));
         ROOT.with_borrow(|root| {
             let mut scope = root.new_inner_scope();
             for (name, text) in [
@@ -91,10 +103,13 @@ impl Filter {
                 input.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
             scope.add_variable_from_value("headers", headers);
             scope.add_variable_from_value("payload", cel_value(input.payload));
-            match self.program.execute(&scope) {
-                Ok(Value::Bool(passes)) => Ok(passes),
-                Ok(other) => Err(format!("the filter yields {other:?}, not a bool")),
-                Err(error) => Err(error.to_string()),
+            match cost::within(Self::MAX_STEPS, || Value::resolve(&self.expression, &scope)) {
+                Some(Ok(Value::Bool(passes))) => Ok(passes),
+                Some(Ok(other)) => Err(format!("the filter yields {other:?}, not a bool")),
+                Some(Err(error)) => Err(error.to_string()),
+                None => {
+                    Err(format!("the filter takes more than {} steps over this message", Self::MAX_STEPS))
+                }
             }
         })
     }
@@ -231,6 +246,40 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn what_a_filter_costs_is_bounded_by_steps() {
+        let list = |many: usize| format!("{{\"l\":[{}0]}}", "0,".repeat(many - 1));
+        let pairs = "payload.l.all(a, payload.l.all(b, a == b))";
+        // The list is weighed once for the outer loop and once for each of its turns; each comparison
+        // takes two values.
+        let steps = |many: usize| (many + 1) + many * (many + 1) + 2 * many * many;
+        assert!(steps(577) <= 1_000_000 && steps(578) > 1_000_000);
+        check(pairs, &list(577), Ok(true));
+        check(pairs, &list(578), Err(()));
+        // What gets over errors does not get over this one.
+        check(&format!("{pairs} || true"), &list(578), Err(()));
+        check("payload.l.exists(a, payload.l.exists(b, a != b) || a == 1)", &list(100_000), Err(()));
+        check("payload.l.exists(a, payload.l == payload.m)", &list(100_000), Err(()));
+        // Doubled fifty times.
+        check(&format!("[\"x\"]{}.size() == 1", ".map(a, a + a)".repeat(50)), "null", Err(()));
+        check(&format!("[[0]]{}.size() == 1", ".map(a, [a, a])".repeat(50)), "null", Err(()));
+        // What loops take out of lists is weighed with what it holds, what they only look at is not.
+        check("payload.l.size() > 100 && payload.l.exists(a, a == 0)", &list(100_000), Ok(true));
+        let filter = Filter::new("payload.l.exists(a, payload.l.exists(b, a != b))").unwrap();
+        assert!(format!("{filter:?}").contains("payload.l"));
+    }
+
+    #[test]
+    fn regular_expressions_cost_steps_once() {
+        let list = format!("{{\"l\":[{}\"x\"]}}", "\"y\",".repeat(10_000));
+        check("payload.l.exists(a, a.matches('^x$')) && matches(key, '^00')", &list, Ok(true));
+        check("payload.l.exists_one(a, a.matches('^x$'))", &list, Ok(true));
+        check("key.matches('(')", "null", Err(()));
+        // Each has another one, and each takes 20,000 steps.
+        let patterns = (0..50).map(|number| format!("\"^{number}$\"")).collect::<Vec<_>>().join(",");
+        check("payload.l.all(a, !key.matches(a))", &format!("{{\"l\":[{patterns}]}}"), Err(()));
     }
 
     #[test]

@@ -11,7 +11,8 @@ fuzz_target!(|text: &str| {
     let key = lines.next().unwrap_or_default();
     let message = NewMessage { key: key.to_owned(), ..NewMessage::default() };
     let valid = lines.take(50).filter(|pattern| Pattern::new(pattern).is_ok());
-    let routes: Vec<(Name, Route)> = valid.enumerate().map(|(number, pattern)| route(number, pattern)).collect();
+    let routes: Vec<(Name, Route)> =
+        valid.enumerate().map(|(number, pattern)| route(number, pattern)).collect();
     let router = Router::new(&Router::default(), routes.iter().map(|(name, route)| (name, route)));
     let router = router.expect("each pattern is valid");
     let found = router.route(&name("t"), "m", &message).queues;

@@ -138,10 +138,8 @@ impl Database for Memory {
     fn rows(&self, (low, high): Bounds, from: End) -> Rows {
         let bound = |bound: Bound<Vec<u8>>| bound.map(Bytes::from);
         let rows = self.0.lock();
-        let mut rows: Vec<Row> = rows
-            .range((bound(low), bound(high)))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
+        let mut rows: Vec<Row> =
+            rows.range((bound(low), bound(high))).map(|(key, value)| (key.clone(), value.clone())).collect();
         if from == End::Last {
             rows.reverse();
         }

@@ -250,7 +250,7 @@ thread.join()
         let (attempt, headers) = attempt(levels).await;
         assert_eq!(attempt["outcome"], "unfit", "{attempt}");
         assert!(attempt["reason"].as_str().unwrap().contains("more than 64 levels deep"), "{attempt}");
-        assert!(headers["amqp-headers"].as_str().unwrap().starts_with("base64:"), "{headers}");
+        assert!(headers["nested"].as_str().unwrap().starts_with("base64:"), "{headers}");
     }
     server.idle(&["q"]).await;
     assert_eq!(server.terminate().await, Some(0));

@@ -2,6 +2,10 @@
 //!
 //! Called by the transport. RabbitMQ tells a consumer how many messages are ready and nothing of those
 //! that are handed out; these are what this host holds, or what the management API says.
+//!
+//! INVARIANT: a queue that holds messages is never counted as empty, while they move between its places:
+//! from ready to handed out, back, and by a wait to ready again. Each place is counted before the one to
+//! which its messages move, and the first once more at the end.
 
 use brolly_core::{BrokerError, Code, Counts, Name};
 
@@ -19,6 +23,8 @@ struct Held {
     dead: u64,
     /// Each wait queue, and what it holds.
     waiting: Vec<(String, u64)>,
+    /// Handed out and not settled.
+    in_flight: u64,
 }
 
 impl Held {
@@ -32,34 +38,39 @@ impl Inner {
         let failed = |error: Error| error.failed("count", queue);
         let session = self.session(std::time::Duration::ZERO).await.map_err(failed)?;
         let address = self.topology.address_of(queue);
-        let held = self.held(&session, &address).await.map_err(failed)?;
+        let held = self.held(&session, queue, &address).await.map_err(failed)?;
         let missing = || failed(Error::Unusable(format!("the server has no queue {address:?}")));
         Ok(Counts {
             // What RabbitMQ gave up waits to be handed to the host, too.
             ready: Some(held.ready.ok_or_else(missing)? + held.dead),
-            in_flight: Some(self.in_flight(queue, &address).await),
+            in_flight: Some(held.in_flight),
             delayed: Some(held.delayed()),
             oldest: None,
         })
     }
 
-    async fn held(&self, session: &Session, address: &str) -> Result<Held, Error> {
-        Ok(Held {
-            ready: session.ready(address).await?,
-            dead: session.ready(&dead_queue(address)).await?.unwrap_or(0),
-            waiting: self.waits.counts(session, address).await?,
-        })
+    async fn held(&self, session: &Session, queue: &Name, address: &str) -> Result<Held, Error> {
+        let before = self.unsettled(queue);
+        // What was told by then is back in the queue, or gone.
+        self.catch_up(queue).await;
+        let waiting = self.waits.counts(session, address).await?;
+        let ready = session.ready(address).await?;
+        let dead = session.ready(&dead_queue(address)).await?.unwrap_or(0);
+        let elsewhere = self.in_all_hands(queue, address).await;
+        // What was handed out by then has arrived.
+        self.catch_up(queue).await;
+        let in_flight = before.max(self.unsettled(queue)).max(elsewhere);
+        Ok(Held { ready, dead, waiting, in_flight })
     }
 
-    async fn in_flight(&self, queue: &Name, address: &str) -> u64 {
-        let here = self.unsettled(queue).await;
-        let Some(api) = &self.api else { return here };
+    /// What the management API says that all consumers have in hand; nothing if it does not say.
+    async fn in_all_hands(&self, queue: &Name, address: &str) -> u64 {
+        let Some(api) = &self.api else { return 0 };
         match api.unsettled(address).await {
-            Ok(Some(all)) => all,
-            Ok(None) => here,
+            Ok(all) => all.unwrap_or(0),
             Err(error) => {
                 tracing::debug!(%queue, %error, "the management API does not tell what is handed out");
-                here
+                0
             }
         }
     }
@@ -74,8 +85,8 @@ impl Inner {
         let failed = |error: Error| error.failed("delete", queue);
         let session = self.session(std::time::Duration::from_secs(3)).await.map_err(failed)?;
         let address = definition.address(queue).to_owned();
-        let held = self.held(&session, &address).await.map_err(failed)?;
-        let unsettled = if held.ready.is_some() { self.in_flight(queue, &address).await } else { 0 };
+        let held = self.held(&session, queue, &address).await.map_err(failed)?;
+        let unsettled = if held.ready.is_some() { held.in_flight } else { 0 };
         let (ready, delayed) = (held.ready.unwrap_or(0) + held.dead, held.delayed());
         if ready + delayed + unsettled > 0 && !force {
             let detail = format!(

@@ -44,8 +44,6 @@ pub(crate) mod property {
     pub(crate) const PRIORITY: &str = "amqp-priority";
     pub(crate) const EXPIRATION: &str = "amqp-expiration";
     pub(crate) const CONTENT_ENCODING: &str = "amqp-content-encoding";
-    /// No property: all headers as bytes, where they could not be read.
-    pub(crate) const HEADERS: &str = "amqp-headers";
 }
 
 /// What a copy for one queue carries beyond the message, so that it is the same message when it comes

@@ -40,7 +40,7 @@
 //! what this host holds, or with `management` what all consumers hold.
 //!
 //! Headers that are tables and arrays lie at most 64 levels deep within each other. A message with deeper ones is
-//! unfit, and has them as bytes in the header `amqp-headers`.
+//! unfit, and has them as the bytes that came.
 //!
 //! A message with a property, header name or routing key that is not UTF-8 cannot be read by lapin
 //! and breaks the connection. From then on each queue has a connection of its own, so that only the
@@ -73,6 +73,7 @@ mod sieve;
 mod topology;
 mod value;
 mod waits;
+mod way;
 
 use std::{
     sync::{
@@ -211,22 +212,24 @@ impl Inner {
 
     pub(crate) fn add_line(&self, line: &Arc<Line>) {
         let mut lines = self.lines.lock();
-        lines.retain(|line| line.upgrade().is_some_and(|line| !line.has_ended()));
+        lines.retain(|line| line.strong_count() > 0);
         lines.push(Arc::downgrade(line));
     }
 
     fn lines(&self) -> Vec<Arc<Line>> {
-        self.lines.lock().iter().filter_map(Weak::upgrade).filter(|line| !line.has_ended()).collect()
+        self.lines.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// What this host holds of a queue, with what was on the way to it.
-    pub(crate) async fn unsettled(&self, queue: &Name) -> u64 {
-        let mut unsettled = 0;
-        for line in self.lines().iter().filter(|line| line.queue() == queue) {
-            line.catch_up().await;
-            unsettled += line.unsettled();
-        }
-        unsettled
+    /// What has arrived at this host of a queue, and the server waits to hear of.
+    pub(crate) fn unsettled(&self, queue: &Name) -> u64 {
+        self.lines().iter().filter(|line| line.queue() == queue).map(|line| line.unsettled()).sum()
+    }
+
+    /// Waits until what travels between this host and a queue has arrived, in both directions.
+    pub(crate) async fn catch_up(&self, queue: &Name) {
+        let lines = self.lines();
+        let lines = lines.iter().filter(|line| line.queue() == queue);
+        futures::future::join_all(lines.map(|line| line.catch_up())).await;
     }
 }
 
@@ -301,7 +304,7 @@ impl Transport for Amqp {
         let inner = &self.inner;
         let failed = |error: Error| error.failed("consume", queue);
         let session = inner.session(CONSUME).await.map_err(failed)?;
-        match line::open(inner, session, queue, prefetch, inlet).await {
+        match line::open(inner, session, prefetch, inlet).await {
             Ok(line) => Ok(line),
             Err(error) => {
                 inner.topology.doubt(&inner.topology.address_of(queue));

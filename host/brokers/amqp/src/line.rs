@@ -16,29 +16,23 @@ use std::{
 
 use brolly_core::{BrokerError, Message, Name};
 use brolly_remote::{Inlet, Parcel, Pushed, Tap, To};
-use futures::{FutureExt, StreamExt};
-use lapin::{
-    Channel, Consumer,
-    message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use futures::StreamExt;
+use lapin::{message::Delivery, options::BasicCancelOptions};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Inner,
-    acks::{Acks, Word},
     connection::Link,
     decode::{Arrival, Place, received},
-    desk::short,
     error::Error,
     session::Session,
     topology::dead_queue,
+    way::{Arrivals, Asked, Way},
 };
 
 /// How long the server may take to begin or end a consumption.
@@ -49,8 +43,6 @@ const GLANCE: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_millis(5);
 /// The most dead letters that are handed out and not settled.
 const DEAD_PREFETCH: u16 = 32;
-/// Who may ask at once how many messages are unsettled; further ones wait.
-const ASKING: usize = 16;
 /// Copies that are sent at once.
 const RETRIES: usize = 256;
 /// How long copies that could not be sent wait.
@@ -61,7 +53,7 @@ pub(crate) struct Line {
     inner: Arc<Inner>,
     session: Arc<Session>,
     /// A connection of its own, where a message that cannot be read may break it.
-    link: Option<Link>,
+    link: Option<Arc<Link>>,
     inlet: Inlet,
     address: String,
     /// First the queue, then its dead letters.
@@ -83,22 +75,6 @@ pub(crate) struct Line {
     ended: CancellationToken,
 }
 
-/// One channel.
-struct Way {
-    channel: Channel,
-    prefetch: u16,
-    /// Whoever wants to know when all that the server has handed out by now has arrived.
-    asking: mpsc::Sender<oneshot::Sender<()>>,
-    acks: Mutex<Acks>,
-    dead: bool,
-}
-
-/// What comes by one channel.
-struct Arrivals {
-    consumer: Consumer,
-    asked: mpsc::Receiver<oneshot::Sender<()>>,
-}
-
 struct Retry {
     tag: u64,
     message: Arc<Message>,
@@ -110,62 +86,35 @@ struct Retry {
 pub(crate) async fn open(
     inner: &Arc<Inner>,
     session: Arc<Session>,
-    queue: &Name,
     prefetch: u32,
     inlet: Inlet,
 ) -> Result<Arc<Line>, Error> {
-    let address = inner.topology.address_of(queue);
-    let adopted = inner.topology.queue(queue).is_some_and(|queue| queue.adopt);
     let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX).max(1);
     let link = if inner.isolated() {
-        let name = format!("brolly {} (consuming {queue})", inner.name);
+        let name = format!("brolly {} (consuming {})", inner.name, inlet.queue());
         Some(Link::open(&inner.settings, &session.node, name).await?)
     } else {
         None
     };
-    let connection = &link.as_ref().unwrap_or(&session.consuming).connection;
-    let opening = async {
-        let mut sources = vec![Way::open(connection, &address, prefetch, false).await?];
-        if !adopted {
-            let (dead, prefetch) = (dead_queue(&address), prefetch.min(DEAD_PREFETCH));
-            sources.push(Way::open(connection, &dead, prefetch, true).await?);
-        }
-        Ok::<_, Error>(sources)
-    };
-    let opened = tokio::select! {
-        opened = tokio::time::timeout(PATIENCE, opening) => opened.unwrap_or(Err(Error::Silent(PATIENCE))),
+    let link = link.map(Arc::new);
+    let connection = &link.as_deref().unwrap_or(&session.consuming).connection;
+    let beginning = Line::begin(inner, (session.clone(), link.clone()), prefetch, inlet);
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(PATIENCE, beginning) => begun.unwrap_or(Err(Error::Silent(PATIENCE))),
         // What lapin is asked in the moment in which it ends it never answers.
         () = broken(connection) => Err(Error::Client("the connection broke".to_owned())),
     };
-    let opened = match (opened, &link) {
+    let (line, sources) = match (begun, &link) {
         (Err(error), Some(link)) => Err(link.why_broken().await.unwrap_or(error)),
-        (opened, _) => opened,
+        (begun, _) => begun,
     }?;
-    let (ways, consumers): (Vec<Way>, Vec<Arrivals>) = opened.into_iter().unzip();
-    let line = Arc::new(Line {
-        inner: inner.clone(),
-        session,
-        link,
-        inlet,
-        address,
-        open: AtomicUsize::new(ways.len()),
-        ways,
-        retries: Mutex::default(),
-        retrying: AtomicUsize::new(0),
-        wake: Notify::new(),
-        wake_retries: Notify::new(),
-        failed: AtomicBool::new(false),
-        closing: CancellationToken::new(),
-        ended: CancellationToken::new(),
-    });
-    for (number, arrivals) in consumers.into_iter().enumerate() {
+    for (number, arrivals) in sources.into_iter().enumerate() {
         let line = line.clone();
         inner.tasks.spawn(async move { line.read(number, arrivals).await });
     }
     let (settling, retrying) = (line.clone(), line.clone());
     inner.tasks.spawn(async move { settling.settle().await });
     inner.tasks.spawn(async move { retrying.retry_all().await });
-    inner.add_line(&line);
     Ok(line)
 }
 
@@ -176,75 +125,48 @@ async fn broken(connection: &lapin::Connection) {
     }
 }
 
-impl Way {
-    async fn open(
-        connection: &lapin::Connection,
-        queue: &str,
-        prefetch: u16,
-        dead: bool,
-    ) -> Result<(Self, Arrivals), Error> {
-        let queue = short(queue)?;
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await?;
-        let (asking, asked) = mpsc::channel(ASKING);
-        Ok((Self { channel, prefetch, asking, acks: Mutex::default(), dead }, Arrivals { consumer, asked }))
-    }
-
-    /// Tells the server what there is to tell; answers whether there was something.
-    async fn tell(&self, all: bool) -> bool {
-        let words = self.acks.lock().take(all);
-        if words.is_empty() {
-            return false;
-        }
-        if let Err(error) = self.say(words).await {
-            tracing::debug!(%error, "settlements are lost with their channel");
-        }
-        true
-    }
-
-    /// Whether nothing is to be told any more, or nobody is there to be told.
-    fn is_done(&self) -> bool {
-        !self.channel.status().connected() || self.acks.lock().open() == 0
-    }
-
-    /// Says it in this order. Answers when it is sent.
-    async fn say(&self, words: Vec<Word>) -> lapin::Result<()> {
-        let mut telling: Vec<_> = words
-            .into_iter()
-            .map(|word| {
-                let channel = self.channel.clone();
-                async move {
-                    match word {
-                        Word::Ack(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: false }).await,
-                        Word::AckUpTo(tag) => {
-                            channel.basic_ack(tag, BasicAckOptions { multiple: true }).await
-                        }
-                        Word::Requeue(tag) => {
-                            channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
-                        }
-                    }
-                }
-                .boxed()
-            })
-            .collect();
-        // Polled once they stand in lapin's line, and need not wait for each other to be sent.
-        let mut sent = Vec::with_capacity(telling.len());
-        for word in &mut telling {
-            sent.push(futures::poll!(word));
-        }
-        for (word, sent) in telling.into_iter().zip(sent) {
-            match sent {
-                std::task::Poll::Ready(result) => result?,
-                std::task::Poll::Pending => word.await?,
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Line {
+    /// Has the server hand out messages. Nobody reads them yet.
+    async fn begin(
+        inner: &Arc<Inner>,
+        (session, link): (Arc<Session>, Option<Arc<Link>>),
+        prefetch: u16,
+        inlet: Inlet,
+    ) -> Result<(Arc<Self>, Vec<Arrivals>), Error> {
+        let address = inner.topology.address_of(inlet.queue());
+        let adopted = inner.topology.queue(inlet.queue()).is_some_and(|queue| queue.adopt);
+        let connection = &link.as_deref().unwrap_or(&session.consuming).connection;
+        let mut opened = vec![Way::open(connection, &address, prefetch, false).await?];
+        if !adopted {
+            let (dead, prefetch) = (dead_queue(&address), prefetch.min(DEAD_PREFETCH));
+            opened.push(Way::open(connection, &dead, prefetch, true).await?);
+        }
+        let (ways, asked): (Vec<Way>, Vec<Asked>) = opened.into_iter().unzip();
+        let line = Arc::new(Self {
+            inner: inner.clone(),
+            session,
+            link,
+            inlet,
+            address,
+            open: AtomicUsize::new(ways.len()),
+            ways,
+            retries: Mutex::default(),
+            retrying: AtomicUsize::new(0),
+            wake: Notify::new(),
+            wake_retries: Notify::new(),
+            failed: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        });
+        // Known before the first message is handed out, so that none is counted by nobody.
+        inner.add_line(&line);
+        let mut sources = Vec::with_capacity(asked.len());
+        for (way, asked) in line.ways.iter().zip(asked) {
+            sources.push(Arrivals { consumer: way.consume().await?, asked });
+        }
+        Ok((line, sources))
+    }
+
     /// The queue that is consumed.
     pub(crate) fn queue(&self) -> &Name {
         self.inlet.queue()
@@ -252,29 +174,19 @@ impl Line {
 
     /// How many messages of the queue the server waits to hear of.
     pub(crate) fn unsettled(&self) -> u64 {
-        self.ways.iter().map(|way| way.acks.lock().open() as u64).sum()
+        self.ways.iter().map(Way::unsettled).sum()
     }
 
-    /// Waits until everything that the server has handed out by now is counted as unsettled, or for a
-    /// while: what travels is counted by nobody.
+    /// Waits until everything that the server has handed out by now is counted as unsettled, and
+    /// everything that it was told by now is done, or for a while: what travels is counted by nobody.
     pub(crate) async fn catch_up(&self) {
-        let asking = self.ways.iter().map(async |way| {
-            let (answer, answered) = oneshot::channel();
-            // One that has ended drops the question.
-            if way.asking.send(answer).await.is_ok() {
-                let _ = answered.await;
-            }
-        });
-        let _ = tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await;
+        let asking = futures::future::join_all(self.ways.iter().map(Way::catch_up));
+        let _ = tokio::time::timeout(PATIENCE, asking).await;
     }
 
     /// Waits until nothing is done any more.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended.is_cancelled()
     }
 
     /// Hands what a channel brings to the host, until it brings no more.
@@ -298,9 +210,7 @@ impl Line {
                     }
                 }
                 Some(answer) = asked.recv() => {
-                    // The server answers this behind all that it has handed out before. It changes nothing.
-                    let asked = way.channel.basic_qos(way.prefetch, BasicQosOptions::default());
-                    let _ = tokio::time::timeout(PATIENCE, asked).await;
+                    let _ = tokio::time::timeout(PATIENCE, way.echo()).await;
                     answers.push(answer);
                 }
                 () = self.closing.cancelled(), if !cancelled => {

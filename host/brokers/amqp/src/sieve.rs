@@ -2,14 +2,14 @@
 //!
 //! Called by the guarded socket. Pure. lapin reads tables within tables by calling itself, so a message whose
 //! headers lie within each other some hundreds of levels deep, which takes five bytes a level and which RabbitMQ
-//! takes and keeps, would exhaust the stack and end the process, and again after each start. Such headers are
-//! taken out of the message here and given to it as bytes, with the reason why no handler can be given it.
+//! takes and keeps, would exhaust the stack and end the process, and again after each start. Such a header is
+//! made bytes here, which is as long, and the message gets the reason why no handler can be given it.
 //!
 //! Everything else passes as it came: what is not well formed is lapin's to refuse.
 
 use std::{io, ops::Range};
 
-use crate::encode::{header, property};
+use crate::encode::header;
 
 /// Levels of tables and arrays within each other that are read.
 pub(crate) const DEEPEST: usize = 64;
@@ -115,25 +115,41 @@ impl Sieve {
     }
 }
 
-/// The frame with other headers, if those that it has are too deep.
+/// The frame with headers that are bytes, if there are any that are too deep.
 fn shallow(frame: &[u8]) -> Option<Vec<u8>> {
     let table = table_in(frame)?;
-    let headers = frame.get(table.clone())?;
-    if !is_deep(headers) {
+    let mut headers = frame.get(table.clone())?.to_vec();
+    if !flatten(&mut headers) {
         return None;
     }
     let why = format!(
-        "its headers are tables and arrays that lie within each other more than {DEEPEST} levels deep; the header \
-         {} has their bytes as they came",
-        property::HEADERS
+        "it has headers that are tables and arrays within each other more than {DEEPEST} levels deep; they are shown \
+         as the bytes that came"
     );
-    let mut others = entry(header::UNFIT, b'S', why.as_bytes());
-    others.extend(entry(property::HEADERS, b'x', headers));
+    headers.extend(entry(header::UNFIT, b'S', why.as_bytes()));
     let (before, after) = (frame.get(HEAD..table.start - 4)?, frame.get(table.end..)?);
-    let payload = [before, &length(others.len()), &others, after].concat();
+    let payload = [before, &length(headers.len()), &headers, after].concat();
     let head = frame.get(..HEAD - 4)?;
     // The byte that ends the frame is no part of the payload.
     Some([head, &length(payload.len() - 1), &payload].concat())
+}
+
+/// Makes bytes of each header that is too deep; answers whether there was one. Ends where lapin would: at the first
+/// entry that is not well formed.
+fn flatten(headers: &mut [u8]) -> bool {
+    let (mut at, mut found) = (0, false);
+    while let Some((kind, value)) = kind_at(headers, at, true)
+        && let Some(size) = size_of(kind, headers, value)
+        && let Some(inner) = headers.get(value..value + size)
+    {
+        if matches!(kind, b'A' | b'F') && is_deep(inner.get(4..).unwrap_or_default(), kind == b'F') {
+            // Its length stands before it either way.
+            headers.get_mut(value - 1).into_iter().for_each(|kind| *kind = b'x');
+            found = true;
+        }
+        at = value + size;
+    }
+    found
 }
 
 /// An entry of a table whose value is bytes of some kind.
@@ -171,15 +187,17 @@ fn table_in(frame: &[u8]) -> Option<Range<usize>> {
     (size <= frame.len().checked_sub(start)?).then_some(start..start + size)
 }
 
-/// Whether the entries of a table lie too deep within each other. Ends where lapin would: at the first entry
-/// that is not well formed.
-fn is_deep(table: &[u8]) -> bool {
+/// Whether the entries of a header, which is a table or an array, lie too deep within each other. Ends where lapin
+/// would: at the first entry that is not well formed.
+fn is_deep(header: &[u8], is_table: bool) -> bool {
     /// Where the table or array ends in which the next entry lies, and whether it has names.
     struct Open {
         end: usize,
         is_table: bool,
     }
-    let mut open = vec![Open { end: table.len(), is_table: true }];
+    // It lies in the table of all headers.
+    let deepest = DEEPEST - 1;
+    let mut open = vec![Open { end: header.len(), is_table }];
     let mut at = 0;
     while let Some(innermost) = open.last() {
         let end = innermost.end;
@@ -187,13 +205,13 @@ fn is_deep(table: &[u8]) -> bool {
             open.pop();
             continue;
         }
-        let within = table.get(..end).unwrap_or_default();
+        let within = header.get(..end).unwrap_or_default();
         let Some((kind, value)) = kind_at(within, at, innermost.is_table) else { return false };
         let Some(size) = size_of(kind, within, value).filter(|size| *size <= end - value) else {
             return false;
         };
         if matches!(kind, b'A' | b'F') {
-            if open.len() == DEEPEST {
+            if open.len() == deepest {
                 return true;
             }
             open.push(Open { end: value + size, is_table: kind == b'F' });
@@ -294,8 +312,9 @@ mod tests {
             assert_eq!(properties.content_encoding(), before.content_encoding());
             assert_eq!(properties.message_id(), before.message_id());
             let headers = properties.headers().as_ref().unwrap().inner();
-            let AMQPValue::ByteArray(bytes) = &headers[property::HEADERS] else { panic!("{headers:?}") };
-            assert_eq!(bytes.as_slice(), &over[table_in(&over).unwrap()]);
+            let AMQPValue::ByteArray(bytes) = &headers["deep"] else { panic!("{headers:?}") };
+            assert!(over.windows(bytes.len()).any(|part| part == bytes.as_slice()));
+            assert_eq!(headers["a"], before.headers().as_ref().unwrap().inner()["a"]);
             assert!(
                 matches!(&headers[header::UNFIT], AMQPValue::LongString(why) if why.to_string().contains("64"))
             );
@@ -309,8 +328,8 @@ mod tests {
             let inner = length(table.len());
             table.splice(..0, [&[b'A'][..], &inner].concat());
         }
-        let table = [&[1, b'a'][..], &table].concat();
-        assert!(is_deep(&table));
+        let mut table = [&[1, b'a'][..], &table].concat();
+        assert!(flatten(&mut table) && table[2] == b'x');
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use brolly_core::{Broker, BrokerError, Code, Name, Proposal, Queue, Route, Thing, Topic};
+use brolly_core::{Broker, BrokerError, Code, Name, Order, Proposal, Queue, Route, Thing, Topic};
 use lapin::{
     BasicProperties, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -208,6 +208,38 @@ async fn a_queue_that_holds_messages_is_deleted_by_force_only() {
     assert_eq!(bench.counts("q").await, (0, 0, 0));
     bench.broker.delete_queue(&name("q"), false).await.unwrap();
     assert!(!foreign.exists(&address).await);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_messages_move_is_never_counted_as_empty() {
+    const MESSAGES: u64 = 300;
+    let Some(url) = server("counts").await else { return };
+    let bench = Bench::simple(&url).await;
+    let ids: Vec<String> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    bench.publish(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let moving = async {
+        for _ in 0..40 {
+            let source = bench.consume_with("q", 1_000, Order::None).await;
+            for _ in 0..3 {
+                let delay = std::time::Duration::from_millis(70);
+                let retry = brolly_core::Settlement::Retry { delay, attempts: 1 };
+                source.settle(next(&source).await.lease, retry);
+            }
+            source.close();
+        }
+    };
+    let counting = async {
+        loop {
+            let (ready, in_flight, delayed) = bench.counts("q").await;
+            assert!(ready + in_flight + delayed > 0);
+        }
+    };
+    tokio::select! {
+        () = moving => {}
+        () = counting => {}
+    }
+    bench.until_counts("q", (MESSAGES, 0, 0)).await;
     bench.end().await;
 }
 
