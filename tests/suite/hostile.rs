@@ -6,6 +6,7 @@ use brolly_tests::{
     eventually, root,
     server::{PATIENCE, Server, plugin_bytes},
 };
+use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -329,6 +330,47 @@ async fn four_trials_run_at_the_same_time_and_no_fifth() {
         assert_eq!(answer.problem(503), "unavailable");
     }
     assert_eq!(trial().await.ok()["outcome"], "fault");
+}
+
+/// A plugin that makes up names does not fill the catalog, and an operator still can.
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_make_topics_until_there_are_ten_thousand() {
+    const TOPICS: usize = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    server.put("/topics/in", json!({})).await;
+    let version = server.upload("hostile", plugin_bytes("hostile")).await;
+    let there = server.all("/topics").await.len();
+    let making = (there..TOPICS - 1).map(|number| {
+        let server = &server;
+        async move { server.put(&format!("/topics/topic-{number}"), json!({})).await }
+    });
+    futures::stream::iter(making).buffer_unordered(64).for_each(|_| std::future::ready(())).await;
+    for name in ["last", "over"] {
+        let more = json!({
+            "config": {"mode": "echo", "topic": format!("made-{name}")},
+            "retry": {"initial_delay_ms": 100, "max_delay_ms": 100, "max_attempts": 1_000},
+        });
+        server.subscribe(name, "in", "hostile", &version, more).await;
+        if name == "last" {
+            server.bulk("in", "{\"id\":\"m\",\"payload\":1}\n".to_owned()).await.unwrap().ok();
+            server.idle(&["last"]).await;
+            assert_eq!(server.all("/topics").await.len(), TOPICS);
+        }
+    }
+    server.bulk("in", "{\"id\":\"n\",\"payload\":2}\n".to_owned()).await.unwrap().ok();
+    let reason = eventually("it is told why", PATIENCE, || async {
+        let story = server.get("/messages/n").await;
+        let deliveries = story["deliveries"].as_array()?;
+        let over = deliveries.iter().find(|delivery| delivery["subscription"] == "over")?;
+        over["attempts"][0]["reason"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(reason.contains("no topic made-over, and there are 10000 already"), "{reason}");
+    server.put("/topics/made-over", json!({})).await;
+    server.idle(&["last", "over"]).await;
+    assert_eq!(server.get("/queues/over").await["counts"]["dead"], 0);
+    assert_eq!(server.terminate().await, Some(0));
 }
 
 /// Beside an endless loop the others keep going, and each of its deliveries ends within its limit.

@@ -79,7 +79,31 @@ fn is_circular(mut uses: Uses) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use wit_component::{StringEncoding, embed_component_metadata};
+
     use super::*;
+
+    /// A module whose world imports from packages of others; with its own there are so many.
+    fn module_of(packages: usize) -> Vec<u8> {
+        let others = || 1..packages;
+        let imports: String = others().map(|number| format!("import t:p{number}/i;\n")).collect();
+        let bodies =
+            others().map(|number| format!("package t:p{number} {{ interface i {{ f: func(); }} }}\n"));
+        let text = format!("package t:own;\nworld w {{\n{imports}}}\n{}", bodies.collect::<String>());
+        let mut resolve = Resolve::default();
+        let package = resolve.push_source("own.wit", &text).unwrap();
+        let world = resolve.select_world(&[package], Some("w")).unwrap();
+        let mut wasm = wat::parse_str("(module)").unwrap();
+        embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
+        wasm
+    }
+
+    #[test]
+    fn metadata_speaks_of_a_hundred_packages_and_no_more() {
+        assert!(check_packages(&module_of(MAX_PACKAGES)).is_ok());
+        let refusal = check_packages(&module_of(MAX_PACKAGES + 1)).unwrap_err();
+        assert!(refusal.detail.contains("101 packages, the limit is 100"), "{refusal}");
+    }
 
     #[test]
     fn a_circle_is_found_whatever_hangs_on_it() {

@@ -15,6 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let frame = [&[2, 0, 1][..], &(payload.len() as u32).to_be_bytes(), &payload, &[0xce]].concat();
     let passed = brolly_amqp::fuzzing::sieved(&frame, frame.len()).expect("it is not too large");
     assert_eq!(brolly_amqp::fuzzing::sieved(&frame, 5).expect("as before"), passed);
+    assert_eq!(brolly_amqp::fuzzing::sieved(&passed, 7).expect("it can be read"), passed);
     let properties = passed.get(19..passed.len() - 1).expect("a frame");
     let Ok((_, properties)) = parse_properties(properties) else { return };
     check(exchange, &properties, b"{}");

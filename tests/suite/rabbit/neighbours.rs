@@ -256,53 +256,50 @@ thread.join()
     assert_eq!(server.terminate().await, Some(0));
 }
 
+/// RabbitMQ takes bytes that are no text where AMQP has texts, and they must not stand in the way of others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_cannot_be_read_stops_its_own_queue_alone_and_says_so() {
-    let Some(python) = Python::with("an id that is no text", &["pika"]).await else { return };
-    let Some(rabbit) = super::rabbit("an id that is no text").await else { return };
+async fn what_is_no_text_makes_a_dead_letter_and_stops_nobody() {
+    let Some(python) = Python::with("texts that are none", &["pika"]).await else { return };
+    let Some(rabbit) = super::rabbit("texts that are none").await else { return };
     let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
     let server = listening(dir.path(), &vhost.url).await;
-    let version = server.upload("notification", plugin_bytes("notification")).await;
-    server.subscribe("other", "t", "notification", &version, json!({"retry": {"max_attempts": 1}})).await;
     let script = r#"
 import pika, sys
 channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()
-if sys.argv[2] == "publish":
-    channel.confirm_delivery()
-    channel.basic_publish("", "q", b"x", pika.BasicProperties(message_id=b"\xff\xfe"))
-else:
-    channel.queue_purge("q")
+channel.confirm_delivery()
+def publish(key, **properties):
+    channel.basic_publish("t", key, b"x", pika.BasicProperties(**properties))
+publish("before")
+publish("id", message_id=b"\xff\xfe", headers={"kept": "as it was"})
+publish("correlation", correlation_id=b"\xc3", message_id="correlation")
+publish("name", headers={b"\xffname": "v"}, message_id="name")
+publish("inner", headers={"table": {b"\xff": 1}}, message_id="inner")
+publish(b"\xffkey", message_id="key")
+publish("after")
 "#;
-    let python = async |what: &str| {
-        let output = python.run(script, &[&vhost.url, what]).await;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    python("publish").await;
-    eventually("the queue's subscription says why it stands still", PATIENCE, || async {
-        let status = server.get("/subscriptions/q").await["status"].clone();
-        status["error"].as_str().is_some_and(|error| error.contains("is not UTF-8")).then_some(())
-    })
-    .await;
-    let handled = async |queue: &str, at_least: u64| {
-        eventually(&format!("{queue} goes on"), PATIENCE, || async {
-            let status = server.get(&format!("/subscriptions/{queue}")).await["status"].clone();
-            let done = status["acked"].as_u64().unwrap() + status["dead"].as_u64().unwrap();
-            (done >= at_least).then_some(())
-        })
-        .await;
-    };
-    server.bulk("t", "{\"payload\":{}}\n".repeat(20)).await.unwrap().ok();
-    handled("other", 20).await;
-
-    // Taken away by hand, and what comes then is handled; what waited behind it went with it here.
-    eventually("the message is given back", PATIENCE, || async {
-        python("purge").await;
-        let status = server.get("/subscriptions/q").await["status"].clone();
-        status["error"].is_null().then_some(())
-    })
-    .await;
-    server.bulk("t", "{\"payload\":{}}\n".repeat(5)).await.unwrap().ok();
-    handled("q", 5).await;
+    let output = python.run(script, &[&vhost.url]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (key, why, header, bytes) in [
+        ("id", "its message-id is not UTF-8", "amqp-message-id", "base64://4="),
+        ("correlation", "its correlation-id is not UTF-8", "amqp-correlation-id", "base64:ww=="),
+        ("name", "the name of a header is not UTF-8", "\u{fffd}name", "v"),
+        ("inner", "the name of a header is not UTF-8", "table", "base64:"),
+        ("\u{fffd}key", "its routing-key is not UTF-8", "amqp-routing-key", "base64:/2tleQ=="),
+    ] {
+        let story = arrived(&server, "t", key).await;
+        let attempt = &story["deliveries"][0]["attempts"][0];
+        assert_eq!(attempt["outcome"], "unfit", "{key}: {attempt}");
+        assert!(attempt["reason"].as_str().unwrap().contains(why), "{key}: {attempt}");
+        let headers = &story["message"]["headers"];
+        assert!(headers[header].as_str().unwrap().starts_with(bytes), "{key}: {headers}");
+    }
+    assert_eq!(arrived(&server, "t", "id").await["message"]["headers"]["kept"], "as it was");
+    for key in ["before", "after"] {
+        let story = arrived(&server, "t", key).await;
+        assert_ne!(story["deliveries"][0]["attempts"][0]["outcome"], "unfit", "{story}");
+    }
+    server.idle(&["q"]).await;
+    assert_eq!(server.get("/brokers/rabbit").await["status"]["state"], "connected");
     assert_eq!(server.terminate().await, Some(0));
 }
 

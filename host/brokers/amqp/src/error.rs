@@ -26,12 +26,6 @@ pub enum Error {
         /// What it said.
         text: String,
     },
-    /// The server sent what cannot be read. The connection is lost with it.
-    #[error(
-        "the server sent something that cannot be read; a message with a property, a header name or a routing key that \
-         is not UTF-8 does that, and has to be removed by hand"
-    )]
-    Unreadable,
     /// The connection or channel broke, or was used wrongly.
     #[error("{0}")]
     Client(String),
@@ -53,7 +47,9 @@ impl From<lapin::Error> for Error {
             ErrorKind::ProtocolError(said) => {
                 Error::Server { code: said.get_id(), text: said.get_message().to_string() }
             }
-            ErrorKind::ParsingError(_) => Error::Unreadable,
+            ErrorKind::ParsingError(_) => {
+                Error::Client("the server sent something that is not AMQP".to_owned())
+            }
             ErrorKind::MissingHeartbeatError => Error::Client("the server has gone silent".to_owned()),
             ErrorKind::IOError(error) => Error::Client(format!("the connection broke: {error}")),
             // lapin reserves further kinds; what they say is all there is to know of them.
@@ -67,11 +63,7 @@ impl Error {
     pub(crate) fn code(&self) -> Option<u16> {
         match self {
             Error::Server { code, .. } => Some(*code),
-            Error::NotConnected(_)
-            | Error::Unusable(_)
-            | Error::Silent(_)
-            | Error::Unreadable
-            | Error::Client(_) => None,
+            Error::NotConnected(_) | Error::Unusable(_) | Error::Silent(_) | Error::Client(_) => None,
         }
     }
 

@@ -39,12 +39,9 @@
 //! **Counts.** RabbitMQ tells AMQP clients how many messages are ready. Those that are handed out are
 //! what this host holds, or with `management` what all consumers hold.
 //!
-//! Headers that are tables and arrays lie at most 64 levels deep within each other. A message with deeper ones is
-//! unfit, and has them as the bytes that came.
-//!
-//! A message with a property, header name or routing key that is not UTF-8 cannot be read by lapin
-//! and breaks the connection. From then on each queue has a connection of its own, so that only the
-//! queue that holds it stands still, until somebody removes the message.
+//! **What cannot be read.** Headers that are tables and arrays lie at most 64 levels deep within each other; properties,
+//! names of headers and routing keys are UTF-8. A message that is otherwise is unfit, and has what cannot be read as
+//! headers of bytes.
 
 mod acks;
 mod admission;
@@ -67,6 +64,7 @@ mod management;
 mod parcel;
 mod post;
 mod publisher;
+mod readable;
 mod session;
 mod settings;
 mod sieve;
@@ -76,10 +74,7 @@ mod waits;
 mod way;
 
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -132,9 +127,6 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     api: Option<Api>,
-    /// Something came that cannot be read and broke the connection: from now on each consumption has
-    /// a connection of its own, so that it breaks no other.
-    isolated: AtomicBool,
 }
 
 /// Checks a definition of the kind `amqp` without connecting anywhere.
@@ -174,7 +166,6 @@ impl Amqp {
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 api,
-                isolated: AtomicBool::new(false),
             }),
         })
     }
@@ -198,16 +189,6 @@ impl Inner {
             let detail = self.board.health().detail;
             Error::NotConnected(detail.unwrap_or_else(|| "the connection is being made".to_owned()))
         })
-    }
-
-    pub(crate) fn isolate(&self) {
-        if !self.isolated.swap(true, Ordering::Relaxed) {
-            tracing::warn!(broker = %self.name, "from now on each queue is consumed over a connection of its own");
-        }
-    }
-
-    pub(crate) fn isolated(&self) -> bool {
-        self.isolated.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_line(&self, line: &Arc<Line>) {

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Inner,
-    connection::Link,
     decode::{Arrival, Place, received},
     error::Error,
     session::Session,
@@ -52,8 +51,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Line {
     inner: Arc<Inner>,
     session: Arc<Session>,
-    /// A connection of its own, where a message that cannot be read may break it.
-    link: Option<Arc<Link>>,
     inlet: Inlet,
     address: String,
     /// First the queue, then its dead letters.
@@ -90,23 +87,11 @@ pub(crate) async fn open(
     inlet: Inlet,
 ) -> Result<Arc<Line>, Error> {
     let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX).max(1);
-    let link = if inner.isolated() {
-        let name = format!("brolly {} (consuming {})", inner.name, inlet.queue());
-        Some(Link::open(&inner.settings, &session.node, name).await?)
-    } else {
-        None
-    };
-    let link = link.map(Arc::new);
-    let connection = &link.as_deref().unwrap_or(&session.consuming).connection;
-    let beginning = Line::begin(inner, (session.clone(), link.clone()), prefetch, inlet);
-    let begun = tokio::select! {
+    let beginning = Line::begin(inner, session.clone(), prefetch, inlet);
+    let (line, sources) = tokio::select! {
         begun = tokio::time::timeout(PATIENCE, beginning) => begun.unwrap_or(Err(Error::Silent(PATIENCE))),
         // What lapin is asked in the moment in which it ends it never answers.
-        () = broken(connection) => Err(Error::Client("the connection broke".to_owned())),
-    };
-    let (line, sources) = match (begun, &link) {
-        (Err(error), Some(link)) => Err(link.why_broken().await.unwrap_or(error)),
-        (begun, _) => begun,
+        () = broken(&session.consuming.connection) => Err(Error::Client("the connection broke".to_owned())),
     }?;
     for (number, arrivals) in sources.into_iter().enumerate() {
         let line = line.clone();
@@ -129,13 +114,13 @@ impl Line {
     /// Has the server hand out messages. Nobody reads them yet.
     async fn begin(
         inner: &Arc<Inner>,
-        (session, link): (Arc<Session>, Option<Arc<Link>>),
+        session: Arc<Session>,
         prefetch: u16,
         inlet: Inlet,
     ) -> Result<(Arc<Self>, Vec<Arrivals>), Error> {
         let address = inner.topology.address_of(inlet.queue());
         let adopted = inner.topology.queue(inlet.queue()).is_some_and(|queue| queue.adopt);
-        let connection = &link.as_deref().unwrap_or(&session.consuming).connection;
+        let connection = &session.consuming.connection;
         let mut opened = vec![Way::open(connection, &address, prefetch, false).await?];
         if !adopted {
             let (dead, prefetch) = (dead_queue(&address), prefetch.min(DEAD_PREFETCH));
@@ -145,7 +130,6 @@ impl Line {
         let line = Arc::new(Self {
             inner: inner.clone(),
             session,
-            link,
             inlet,
             address,
             open: AtomicUsize::new(ways.len()),
@@ -229,8 +213,9 @@ impl Line {
     }
 
     fn why_cancelled(&self) -> String {
-        let broken = if self.link.is_some() { None } else { self.session.reason() };
-        broken.unwrap_or_else(|| "the server cancelled the consumer: was the queue deleted?".to_owned())
+        self.session
+            .reason()
+            .unwrap_or_else(|| "the server cancelled the consumer: was the queue deleted?".to_owned())
     }
 
     fn fail(&self, reason: &str) {
@@ -307,9 +292,6 @@ impl Line {
                 // What is not told by now comes again.
                 let _ = tokio::time::timeout(PATIENCE, way.channel.close(200, "OK".into())).await;
             }
-        }
-        if let Some(link) = &self.link {
-            link.close().await;
         }
     }
 

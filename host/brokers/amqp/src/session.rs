@@ -247,9 +247,6 @@ async fn watch(inner: &Inner, session: &Session) -> Option<String> {
             let (consuming, publishing) =
                 tokio::join!(session.consuming.why_broken(), session.publishing.why_broken());
             let last = consuming.or(publishing).or(last);
-            if matches!(last, Some(Error::Unreadable)) {
-                inner.isolate();
-            }
             return Some(last.map_or_else(|| "the connection broke".to_owned(), |error| error.to_string()));
         }
     }
