@@ -349,7 +349,7 @@ async fn handlers_make_topics_until_there_are_ten_thousand() {
     for name in ["last", "over"] {
         let more = json!({
             "config": {"mode": "echo", "topic": format!("made-{name}")},
-            "retry": {"initial_delay_ms": 100, "max_delay_ms": 100, "max_attempts": 1_000},
+            "retry": {"initial_delay_ms": 1_000, "max_delay_ms": 1_000, "max_attempts": 100},
         });
         server.subscribe(name, "in", "hostile", &version, more).await;
         if name == "last" {

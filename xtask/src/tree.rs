@@ -32,10 +32,17 @@ pub(crate) fn built(profile: &str, name: &str) -> PathBuf {
     root().join(folder).join(profile).join(name)
 }
 
-/// The cargo that runs us, started in the workspace's folder.
+/// The cargo that runs us, started in the workspace's folder. It is not told what cargo has told us of our own package:
+/// some build scripts look at that, and would compile anew what was compiled without us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    let of_ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(of_ours) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

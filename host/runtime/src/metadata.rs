@@ -89,9 +89,9 @@ mod tests {
         let imports: String = others().map(|number| format!("import t:p{number}/i;\n")).collect();
         let bodies =
             others().map(|number| format!("package t:p{number} {{ interface i {{ f: func(); }} }}\n"));
-        let text = format!("package t:own;\nworld w {{\n{imports}}}\n{}", bodies.collect::<String>());
+        let text = format!("package t:main;\nworld w {{\n{imports}}}\n{}", bodies.collect::<String>());
         let mut resolve = Resolve::default();
-        let package = resolve.push_source("own.wit", &text).unwrap();
+        let package = resolve.push_source("main.wit", &text).unwrap();
         let world = resolve.select_world(&[package], Some("w")).unwrap();
         let mut wasm = wat::parse_str("(module)").unwrap();
         embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();

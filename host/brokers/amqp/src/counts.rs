@@ -51,7 +51,7 @@ impl Inner {
 
     async fn held(&self, session: &Session, queue: &Name, address: &str) -> Result<Held, Error> {
         let before = self.unsettled(queue);
-        // What was told by then is back in the queue, or gone.
+        // What was told by then has been heard.
         self.catch_up(queue).await;
         let waiting = self.waits.counts(session, address).await?;
         let ready = session.ready(address).await?;

@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     session::Session,
     topology::dead_queue,
-    way::{Arrivals, Asked, Way},
+    way::{Arrivals, Asked, PUTTING_BACK, Way},
 };
 
 /// How long the server may take to begin or end a consumption.
@@ -70,6 +70,8 @@ pub(crate) struct Line {
     closing: CancellationToken,
     /// Nothing is done any more.
     ended: CancellationToken,
+    /// Nor is there anything left of it on the server.
+    gone: AtomicBool,
 }
 
 struct Retry {
@@ -141,6 +143,7 @@ impl Line {
             failed: AtomicBool::new(false),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
+            gone: AtomicBool::new(false),
         });
         // Known before the first message is handed out, so that none is counted by nobody.
         inner.add_line(&line);
@@ -156,8 +159,11 @@ impl Line {
         self.inlet.queue()
     }
 
-    /// How many messages of the queue the server waits to hear of.
+    /// How many messages of the queue the server waits to hear of, or puts back at the moment.
     pub(crate) fn unsettled(&self) -> u64 {
+        if self.gone.load(Ordering::Acquire) {
+            return 0;
+        }
         self.ways.iter().map(Way::unsettled).sum()
     }
 
@@ -293,6 +299,11 @@ impl Line {
                 let _ = tokio::time::timeout(PATIENCE, way.channel.close(200, "OK".into())).await;
             }
         }
+        tokio::select! {
+            () = tokio::time::sleep(PUTTING_BACK) => {}
+            () = self.inner.stop.cancelled() => {}
+        }
+        self.gone.store(true, Ordering::Release);
     }
 
     fn is_done(&self) -> bool {

@@ -2,6 +2,8 @@
 //!
 //! Called by a line, for the queue and for the dead letters that RabbitMQ makes of it.
 
+use std::{collections::VecDeque, time::Duration};
+
 use futures::FutureExt;
 use lapin::{
     Channel, Consumer,
@@ -9,13 +11,20 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     acks::{Acks, Word},
     desk::short,
     error::Error,
 };
+
+/// How long a server may take to put back what it was told to, or what a channel held that is closed: a
+/// quorum queue does so after it has answered.
+pub(crate) const PUTTING_BACK: Duration = Duration::from_secs(1);
 
 /// Who may ask at once how many messages are unsettled; further ones wait.
 const ASKING: usize = 16;
@@ -29,6 +38,8 @@ pub(crate) struct Way {
     /// Whoever wants to know when all that the server has handed out by now has arrived.
     asking: mpsc::Sender<oneshot::Sender<()>>,
     pub acks: Mutex<Acks>,
+    /// When the server was told to put how many messages back.
+    returned: Mutex<VecDeque<(Instant, u64)>>,
     /// Whether it brings dead letters.
     pub dead: bool,
 }
@@ -54,7 +65,8 @@ impl Way {
         let channel = connection.create_channel().await?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let (asking, asked) = mpsc::channel(ASKING);
-        Ok((Self { channel, queue, prefetch, asking, acks: Mutex::default(), dead }, asked))
+        let (acks, returned) = Default::default();
+        Ok((Self { channel, queue, prefetch, asking, acks, returned, dead }, asked))
     }
 
     /// Has the server hand out messages.
@@ -63,19 +75,22 @@ impl Way {
         self.channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await
     }
 
-    /// How many the server waits to hear of: none of a channel that it has closed.
+    /// How many the server waits to hear of, or has just been told to put back.
     pub(crate) fn unsettled(&self) -> u64 {
-        let status = self.channel.status();
-        if status.connected() || status.closing() { self.acks.lock().open() as u64 } else { 0 }
+        let acks = self.acks.lock();
+        let mut returned = self.returned.lock();
+        returned.retain(|(at, _)| at.elapsed() < PUTTING_BACK);
+        acks.open() as u64 + returned.iter().map(|(_, count)| count).sum::<u64>()
     }
 
-    /// Waits until whoever reads has counted what the server had handed out, and the server has done
+    /// Waits until whoever reads has counted what the server had handed out, and the server has heard
     /// what it was told.
     pub(crate) async fn catch_up(&self) {
         let (answer, answered) = oneshot::channel();
         // One that has ended drops the question.
-        if self.asking.send(answer).await.is_ok() {
-            let _ = answered.await;
+        let read = self.asking.send(answer).await.is_ok() && answered.await.is_ok();
+        if !read && self.channel.status().connected() {
+            let _ = self.echo().await;
         }
     }
 
@@ -86,7 +101,15 @@ impl Way {
 
     /// Tells the server what there is to tell; answers whether there was something.
     pub(crate) async fn tell(&self, all: bool) -> bool {
-        let words = self.acks.lock().take(all);
+        let words = {
+            let mut acks = self.acks.lock();
+            let words = acks.take(all);
+            let returned = words.iter().filter(|word| matches!(word, Word::Requeue(_))).count();
+            if returned > 0 {
+                self.returned.lock().push_back((Instant::now(), returned as u64));
+            }
+            words
+        };
         if words.is_empty() {
             return false;
         }
