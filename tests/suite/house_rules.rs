@@ -69,7 +69,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
 const VENDORS: [(&str, &[&str]); 11] = [
     ("wasmtime", &["brolly-runtime", "brolly-bench"]),
     ("sled", &["brolly-store", "brolly-bench"]),
-    ("lapin", &["brolly-amqp", "brolly-bench"]),
+    ("lapin", &["brolly-amqp", "brolly-bench", "brolly-fuzz"]),
     ("redis", &["brolly-redis"]),
     ("redb", &["brolly-store", "brolly-bench"]),
     ("axum", &["brolly-admin"]),
@@ -111,6 +111,7 @@ fn the_arrows_point_one_way() {
             [
                 "brolly-tests",
                 "brolly-bench",
+                "brolly-fuzz",
                 "brolly-hostile",
                 "brolly-messaging-guest",
                 "brolly-sim",

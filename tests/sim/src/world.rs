@@ -150,8 +150,13 @@ impl World {
 
     /// Whether a worker of the subscription may begin beside what is being handled.
     pub(crate) fn may_begin(&self, subscription: &str) -> bool {
-        let alone = |handling: &Handling| handling.subscription == subscription && handling.calls > RACES;
-        !self.stack.borrow().iter().any(alone)
+        let stack = self.stack.borrow();
+        let ours = stack.iter().filter(|handling| handling.subscription == subscription);
+        // One that would run alone next time loses no race any more if others lie beneath it: it would wait for them, and
+        // here they wait for it.
+        !ours
+            .enumerate()
+            .any(|(beneath, handling)| handling.calls > RACES || (handling.calls == RACES && beneath > 0))
     }
 
     pub(crate) fn is_handling(&self, subscription: &str) -> bool {

@@ -239,7 +239,13 @@ async fn a_queue_whose_messages_move_is_never_counted_as_empty() {
         () = moving => {}
         () = counting => {}
     }
-    bench.until_counts("q", (MESSAGES, 0, 0)).await;
+    // A retry whose original was handed out again has two copies; the ledger knows them for one.
+    eventually("all lie in the queue", || async {
+        let (ready, in_flight, delayed) = bench.counts("q").await;
+        println!("{ready} ready, {in_flight} in flight, {delayed} delayed");
+        (ready >= MESSAGES && in_flight + delayed == 0).then_some(())
+    })
+    .await;
     bench.end().await;
 }
 
