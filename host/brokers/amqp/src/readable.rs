@@ -99,16 +99,18 @@ pub(crate) fn properties(payload: &[u8], mut unread: Unread) -> Option<Vec<u8>> 
             Form::Text | Form::Bytes(_) => after.extend(field),
         }
     }
-    let (mut headers, mut whys) = readable(table);
+    let (table, mut whys) = readable(table);
     whys.extend(unread.iter().map(|(name, _)| format!("its {name} is not UTF-8")));
     if whys.is_empty() {
         return None;
     }
+    let why = format!("{}; what cannot be read is shown as the bytes that came", whys.join("; "));
+    // First, so that an end which is not well formed stays so.
+    let mut headers = entry(header::UNFIT, b'S', why.as_bytes());
     for (name, bytes) in &unread {
         headers.extend(entry(&format!("amqp-{name}"), b'x', bytes));
     }
-    let why = format!("{}; what cannot be read is shown as the bytes that came", whys.join("; "));
-    headers.extend(entry(header::UNFIT, b'S', why.as_bytes()));
+    headers.extend(table);
     let flags = (flags | HEADERS.1).to_be_bytes();
     Some([head, &flags, &before, &length(headers.len()), &headers, &after, rest].concat())
 }
