@@ -3,8 +3,8 @@
 //! Called by the transport. RabbitMQ tells a consumer how many messages are ready and nothing of those
 //! that are handed out; these are what this host holds, or what the management API says.
 //!
-//! INVARIANT: a queue that holds messages is never counted as empty, while they move between its places:
-//! from ready to handed out, back, and by a wait to ready again. Each place is counted before the one to
+//! INVARIANT: while connected, a queue that holds messages for this host is not counted as empty, while they move
+//! between its places: from ready to handed out, back, and by a wait to ready again. Each place is counted before the one to
 //! which its messages move, and the first once more at the end.
 
 use brolly_core::{BrokerError, Code, Counts, Name};
