@@ -15,6 +15,8 @@ struct From {
     queue: String,
     /// What it still holds.
     counts: Counts,
+    /// Whether others take from it, too, and its broker does not tell what they have in hand.
+    elsewhere: bool,
 }
 
 /// A queue that a forward leads to.
@@ -51,7 +53,7 @@ struct ForwardBody {
     rejected: u64,
     /// The queues that a route leads to from the topic.
     to: Vec<To>,
-    /// Whether nothing is left in the queue, and in every queue that it leads to nothing is missing.
+    /// Whether nothing is left in the queue nor in the hands of others, and in every queue that it leads to nothing is missing.
     complete: bool,
 }
 
@@ -76,14 +78,16 @@ impl ForwardBody {
         let Tally { waiting, acked: forwarded, dead, discarded } = progress.taken;
         let to: Vec<To> = progress.arrivals.into_iter().map(|arrival| To::new(arrival, forwarded)).collect();
         let left = [progress.left.ready, progress.left.in_flight, progress.left.delayed];
+        let elsewhere = progress.left.elsewhere;
         Self {
             subscription: name.to_string(),
-            from: From { queue: progress.queue.to_string(), counts: progress.left.into() },
+            from: From { queue: progress.queue.to_string(), counts: progress.left.into(), elsewhere },
             topic: progress.topic.to_string(),
             taken: waiting + forwarded + dead + discarded,
             forwarded,
             rejected: dead + discarded,
             complete: left == [Some(0); 3]
+                && !elsewhere
                 && to.iter().all(|to| to.missing.is_some_and(|missing| missing <= 0)),
             to,
         }

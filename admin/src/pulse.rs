@@ -202,7 +202,7 @@ async fn look(handle: &Handle, before: Option<&Now>) -> Now {
 }
 
 fn queue_now(counts: QueueCounts, at_ms: u64, same: Option<u64>) -> QueueNow {
-    let QueueCounts { ready, in_flight, delayed, dead, oldest_age_ms, trouble } = counts;
+    let QueueCounts { ready, in_flight, delayed, dead, oldest_age_ms, trouble, elsewhere: _ } = counts;
     let oldest = oldest_age_ms.map(|age| at_ms.saturating_sub(age));
     let oldest_at_ms = oldest.map(|at| same.filter(|same| at.abs_diff(*same) < SAME_MS).unwrap_or(at));
     QueueNow { ready, in_flight, delayed, dead, oldest_at_ms, trouble }

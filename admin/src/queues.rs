@@ -40,7 +40,7 @@ pub(crate) struct Counts {
 
 impl From<QueueCounts> for Counts {
     fn from(counts: QueueCounts) -> Self {
-        let QueueCounts { ready, in_flight, delayed, dead, oldest_age_ms: _, trouble: _ } = counts;
+        let QueueCounts { ready, in_flight, delayed, dead, .. } = counts;
         Self { ready, in_flight, delayed, dead }
     }
 }

@@ -315,6 +315,9 @@ pub struct Counts {
     pub delayed: Option<u64>,
     /// When the oldest of them was published.
     pub oldest: Option<Timestamp>,
+    /// Whether others take from the queue, too, and the broker does not tell what these have in hand: it is
+    /// not among what is in flight.
+    pub elsewhere: bool,
 }
 
 /// A broker cannot do what was asked.

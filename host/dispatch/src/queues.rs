@@ -14,6 +14,8 @@ pub struct QueueCounts {
     pub in_flight: Option<u64>,
     /// Held back until their time.
     pub delayed: Option<u64>,
+    /// Whether others have some in hand, perhaps, of which the broker does not tell.
+    pub elsewhere: bool,
     /// Dead letters.
     pub dead: u64,
     /// Age of the oldest message that waits, in milliseconds; none if nothing does, or the broker
@@ -44,6 +46,7 @@ impl Handle {
             ready: counts.ready,
             in_flight: counts.in_flight,
             delayed: counts.delayed,
+            elsewhere: counts.elsewhere,
             dead: self.parts().ledger.dead_letters().count(queue),
             oldest_age_ms: counts.oldest.map(age),
             trouble,

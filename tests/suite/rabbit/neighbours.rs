@@ -171,6 +171,46 @@ async fn the_management_api_tells_what_other_consumers_hold() {
     assert_eq!(server.terminate().await, Some(0));
 }
 
+/// Without the management API it is only known that there are others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_is_not_complete_while_others_may_hold_messages() {
+    let Some(rabbit) = super::rabbit("a forward beside another consumer").await else { return };
+    let (vhost, dir) = (rabbit.vhost().await, tempfile::tempdir().unwrap());
+    let server = super::host(dir.path(), &vhost.url, json!({})).await;
+    super::broker_is(&server, "connected").await;
+    for (topic, queue) in [("old", "q"), ("new", "p")] {
+        server.put(&format!("/topics/{topic}"), json!({"broker": "rabbit"})).await;
+        server.put(&format!("/queues/{queue}"), json!({"broker": "rabbit"})).await;
+        server.put(&format!("/routes/{queue}"), json!({"topic": topic, "queue": queue})).await;
+    }
+    let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
+    let options = BasicConsumeOptions::default();
+    let consumer =
+        channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await.unwrap();
+    server.bulk("old", "{\"payload\":1}\n".repeat(5)).await.unwrap().ok();
+    server.put("/subscriptions/move", json!({"queue": "q", "forward": {"topic": "new"}})).await;
+    let forwarded = async |count: u64| {
+        eventually(&format!("{count} are forwarded"), PATIENCE, || async {
+            let forward = server.get("/subscriptions/move/forward").await;
+            (forward["forwarded"] == count && forward["from"]["counts"]["in_flight"] == 0).then_some(forward)
+        })
+        .await
+    };
+    let waits = forwarded(2).await;
+    assert_eq!(waits["from"]["counts"]["ready"], 0, "{waits}");
+    assert_eq!((&waits["from"]["elsewhere"], &waits["complete"]), (&json!(true), &json!(false)), "{waits}");
+    connection.close(200, "OK".into()).await.unwrap();
+    forwarded(5).await;
+    eventually("it is complete", PATIENCE, || async {
+        (server.get("/subscriptions/move/forward").await["complete"] == true).then_some(())
+    })
+    .await;
+    drop(consumer);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
 /// pika publishes what Brolly handles, and reads what Brolly publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_program_works_beside_brolly() {

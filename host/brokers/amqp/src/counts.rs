@@ -1,11 +1,14 @@
 //! What the queues of one of Brolly's queues hold, and their deletion.
 //!
 //! Called by the transport. RabbitMQ tells a consumer how many messages are ready and nothing of those
-//! that are handed out; these are what this host holds, or what the management API says.
+//! that are handed out; these are what this host holds, or what the management API says. Without that it is only
+//! known that others consume, too.
 //!
-//! INVARIANT: while connected, a queue that holds messages for this host is not counted as empty, while they move
-//! between its places: from ready to handed out, back, and by a wait to ready again. Each place is counted before the one to
-//! which its messages move, and the first once more at the end.
+//! INVARIANT: a queue that holds messages is not counted as empty without a word that others have some in hand,
+//! while they move between its places: from ready to handed out, back, and by a wait to ready again. Each place is
+//! counted before the one to which its messages move, and the first once more at the end.
+
+use std::time::Duration;
 
 use brolly_core::{BrokerError, Code, Counts, Name};
 
@@ -16,6 +19,9 @@ use crate::{
     topology::dead_queue,
 };
 
+/// How long a deletion waits for consumptions that are about to end.
+const ENDING: Duration = Duration::from_secs(3);
+
 /// What belongs to one queue.
 struct Held {
     /// None if there is no such queue.
@@ -25,6 +31,8 @@ struct Held {
     waiting: Vec<(String, u64)>,
     /// Handed out and not settled.
     in_flight: u64,
+    /// Others consume, and nobody tells what they hold.
+    elsewhere: bool,
 }
 
 impl Held {
@@ -36,7 +44,7 @@ impl Held {
 impl Inner {
     pub(crate) async fn count(&self, queue: &Name) -> Result<Counts, BrokerError> {
         let failed = |error: Error| error.failed("count", queue);
-        let session = self.session(std::time::Duration::ZERO).await.map_err(failed)?;
+        let session = self.session(Duration::ZERO).await.map_err(failed)?;
         let address = self.topology.address_of(queue);
         let held = self.held(&session, queue, &address).await.map_err(failed)?;
         let missing = || failed(Error::Unusable(format!("the server has no queue {address:?}")));
@@ -46,33 +54,38 @@ impl Inner {
             in_flight: Some(held.in_flight),
             delayed: Some(held.delayed()),
             oldest: None,
+            elsewhere: held.elsewhere,
         })
     }
 
     async fn held(&self, session: &Session, queue: &Name, address: &str) -> Result<Held, Error> {
+        let lines = self.lines_of(queue);
+        let standing: Vec<_> = lines.iter().filter(|line| line.consumers() > 0).collect();
         let before = self.unsettled(queue);
         // What was told by then has been heard.
         self.catch_up(queue).await;
         let waiting = self.waits.counts(session, address).await?;
-        let ready = session.ready(address).await?;
-        let dead = session.ready(&dead_queue(address)).await?.unwrap_or(0);
-        let elsewhere = self.in_all_hands(queue, address).await;
+        let (main, dead) = (session.look(address).await?, session.look(&dead_queue(address)).await?);
+        let consumers: u64 = [&main, &dead].into_iter().flatten().map(|view| view.consumers).sum();
+        // Those that stood all the while. A consumer that is none of them holds what is not counted here: of
+        // another program, or of a connection whose loss the server has not noticed.
+        let ours: u64 = standing.iter().map(|line| line.consumers()).sum();
+        let told = self.in_all_hands(queue, address).await;
         // What was handed out by then has arrived.
         self.catch_up(queue).await;
-        let in_flight = before.max(self.unsettled(queue)).max(elsewhere);
-        Ok(Held { ready, dead, waiting, in_flight })
+        let in_flight = before.max(self.unsettled(queue)).max(told.unwrap_or(0));
+        let elsewhere = consumers > ours && told.is_none();
+        let ready = main.map(|view| view.ready);
+        Ok(Held { ready, dead: dead.map_or(0, |view| view.ready), waiting, in_flight, elsewhere })
     }
 
-    /// What the management API says that all consumers have in hand; nothing if it does not say.
-    async fn in_all_hands(&self, queue: &Name, address: &str) -> u64 {
-        let Some(api) = &self.api else { return 0 };
-        match api.unsettled(address).await {
-            Ok(all) => all.unwrap_or(0),
-            Err(error) => {
-                tracing::debug!(%queue, %error, "the management API does not tell what is handed out");
-                0
-            }
-        }
+    /// What the management API says that all consumers have in hand; none if it does not say.
+    async fn in_all_hands(&self, queue: &Name, address: &str) -> Option<u64> {
+        let told = self.api.as_ref()?.unsettled(address).await;
+        told.unwrap_or_else(|error| {
+            tracing::debug!(%queue, %error, "the management API does not tell what is handed out");
+            None
+        })
     }
 
     /// Deletes a queue of ours with all that belongs to it.
@@ -83,8 +96,14 @@ impl Inner {
             return Ok(());
         }
         let failed = |error: Error| error.failed("delete", queue);
-        let session = self.session(std::time::Duration::from_secs(3)).await.map_err(failed)?;
+        let session = self.session(Duration::from_secs(3)).await.map_err(failed)?;
         let address = definition.address(queue).to_owned();
+        if !force {
+            // What this host is ending is nobody else's.
+            let lines = self.lines_of(queue);
+            let ending = lines.iter().filter(|line| line.closes()).map(|line| line.ended());
+            let _ = tokio::time::timeout(ENDING, futures::future::join_all(ending)).await;
+        }
         let held = self.held(&session, queue, &address).await.map_err(failed)?;
         let unsettled = if held.ready.is_some() { held.in_flight } else { 0 };
         let (ready, delayed) = (held.ready.unwrap_or(0) + held.dead, held.delayed());
@@ -93,6 +112,13 @@ impl Inner {
                 "the queue {queue} holds {} messages ({ready} ready, {delayed} delayed, {unsettled} handed out); handle \
                  them first, or force to drop them",
                 ready + delayed + unsettled,
+            );
+            return Err(refused(Code::NotEmpty, detail));
+        }
+        if held.elsewhere && !force {
+            let detail = format!(
+                "others take from the queue {queue}, too, and may have messages of it in hand; end them first, or force \
+                 to delete it under them",
             );
             return Err(refused(Code::NotEmpty, detail));
         }

@@ -16,6 +16,14 @@ use crate::error::Error;
 /// How long one order may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a queue looks like from outside.
+pub(crate) struct View {
+    /// Messages for which no consumer has been asked.
+    pub ready: u64,
+    /// Whoever takes from it.
+    pub consumers: u64,
+}
+
 /// The channel, if it is open.
 #[derive(Default)]
 pub(crate) struct Desk {
@@ -81,13 +89,12 @@ impl Desk {
         .await
     }
 
-    /// How many messages a queue holds for which no consumer has been asked; none if there is no
-    /// such queue.
-    pub(crate) async fn ready(
+    /// Looks at a queue; none if there is no such queue.
+    pub(crate) async fn look(
         &mut self,
         connection: &lapin::Connection,
         name: &str,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<View>, Error> {
         let name = short(name)?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = self
@@ -96,7 +103,10 @@ impl Desk {
             })
             .await;
         match asked {
-            Ok(queue) => Ok(Some(u64::from(queue.message_count()))),
+            Ok(queue) => Ok(Some(View {
+                ready: u64::from(queue.message_count()),
+                consumers: u64::from(queue.consumer_count()),
+            })),
             Err(error) if error.code() == Some(crate::error::code::NOT_FOUND) => Ok(None),
             Err(error) => Err(error),
         }

@@ -201,16 +201,20 @@ impl Inner {
         self.lines.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// The consumptions of a queue.
+    pub(crate) fn lines_of(&self, queue: &Name) -> Vec<Arc<Line>> {
+        self.lines().into_iter().filter(|line| line.queue() == queue).collect()
+    }
+
     /// What has arrived at this host of a queue, and the server waits to hear of.
     pub(crate) fn unsettled(&self, queue: &Name) -> u64 {
-        self.lines().iter().filter(|line| line.queue() == queue).map(|line| line.unsettled()).sum()
+        self.lines_of(queue).iter().map(|line| line.unsettled()).sum()
     }
 
     /// Waits until what travels between this host and a queue has arrived, in both directions.
     pub(crate) async fn catch_up(&self, queue: &Name) {
-        let lines = self.lines();
-        let lines = lines.iter().filter(|line| line.queue() == queue);
-        futures::future::join_all(lines.map(|line| line.catch_up())).await;
+        let lines = self.lines_of(queue);
+        futures::future::join_all(lines.iter().map(|line| line.catch_up())).await;
     }
 }
 

@@ -167,6 +167,16 @@ impl Line {
         self.ways.iter().map(Way::unsettled).sum()
     }
 
+    /// How many consumers the server knows of it; none while one of them begins or has ended.
+    pub(crate) fn consumers(&self) -> u64 {
+        if self.ways.iter().all(Way::stands) { self.ways.len() as u64 } else { 0 }
+    }
+
+    /// Whether it is about to end, and not for a reason of the server's.
+    pub(crate) fn closes(&self) -> bool {
+        self.closing.is_cancelled() && !self.failed.load(Ordering::Acquire)
+    }
+
     /// Waits until everything that the server has handed out by now is counted as unsettled, and
     /// everything that it was told by now is done, or for a while: what travels is counted by nobody.
     pub(crate) async fn catch_up(&self) {
@@ -205,12 +215,14 @@ impl Line {
                 }
                 () = self.closing.cancelled(), if !cancelled => {
                     cancelled = true;
+                    way.ends();
                     let cancel = way.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
                     // On an error the consumer ends by itself.
                     let _ = tokio::time::timeout(PATIENCE, cancel).await;
                 }
             }
         };
+        way.ends();
         if !self.closing.is_cancelled() {
             self.fail(&reason);
         }

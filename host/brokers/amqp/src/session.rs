@@ -19,7 +19,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     Inner,
     connection::{Link, Server, greet},
-    desk::Desk,
+    desk::{Desk, View},
     error::Error,
     settings::{Node, Settings},
 };
@@ -62,9 +62,9 @@ impl Session {
         self.desk.lock().await.queue(&self.consuming.connection, name, arguments).await
     }
 
-    /// See [`Desk::ready`].
-    pub(crate) async fn ready(&self, name: &str) -> Result<Option<u64>, Error> {
-        self.desk.lock().await.ready(&self.consuming.connection, name).await
+    /// See [`Desk::look`].
+    pub(crate) async fn look(&self, name: &str) -> Result<Option<View>, Error> {
+        self.desk.lock().await.look(&self.consuming.connection, name).await
     }
 
     /// See [`Desk::bind`].

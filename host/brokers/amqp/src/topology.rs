@@ -289,7 +289,7 @@ impl Item {
     async fn make(&self, session: &Session) -> Result<(), Error> {
         match self {
             Item::Exchange { address, adopt } => session.exchange(address, *adopt).await,
-            Item::Queue { address, adopt: true, .. } => match session.ready(address).await? {
+            Item::Queue { address, adopt: true, .. } => match session.look(address).await? {
                 Some(_) => Ok(()),
                 None => Err(Error::Server { code: code::NOT_FOUND, text: format!("no queue '{address}'") }),
             },

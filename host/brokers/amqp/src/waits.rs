@@ -91,10 +91,10 @@ impl Waits {
         let mut counts = Vec::new();
         for step in steps {
             let queue = name(address, step);
-            match session.ready(&queue).await? {
-                Some(count) => {
+            match session.look(&queue).await? {
+                Some(view) => {
                     self.0.lock().steps.entry(address.to_owned()).or_default().insert(step);
-                    counts.push((queue, count));
+                    counts.push((queue, view.ready));
                 }
                 None => {
                     let mut known = self.0.lock();

@@ -2,7 +2,11 @@
 //!
 //! Called by a line, for the queue and for the dead letters that RabbitMQ makes of it.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::FutureExt;
 use lapin::{
@@ -42,6 +46,8 @@ pub(crate) struct Way {
     returned: Mutex<VecDeque<(Instant, u64)>>,
     /// Whether it brings dead letters.
     pub dead: bool,
+    /// Whether the server knows its consumer, for sure.
+    standing: AtomicBool,
 }
 
 /// Where those who ask wait for the answer.
@@ -65,14 +71,27 @@ impl Way {
         let channel = connection.create_channel().await?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let (asking, asked) = mpsc::channel(ASKING);
-        let (acks, returned) = Default::default();
-        Ok((Self { channel, queue, prefetch, asking, acks, returned, dead }, asked))
+        let (acks, returned, standing) = Default::default();
+        Ok((Self { channel, queue, prefetch, asking, acks, returned, dead, standing }, asked))
     }
 
     /// Has the server hand out messages.
     pub(crate) async fn consume(&self) -> lapin::Result<Consumer> {
         let (queue, options) = (self.queue.clone(), BasicConsumeOptions::default());
-        self.channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await
+        let consumer =
+            self.channel.basic_consume(queue, "brolly".into(), options, FieldTable::default()).await?;
+        self.standing.store(true, Ordering::Release);
+        Ok(consumer)
+    }
+
+    /// The server will not know its consumer for much longer.
+    pub(crate) fn ends(&self) {
+        self.standing.store(false, Ordering::Release);
+    }
+
+    /// Whether the server knows its consumer. False in the moments in which it may or may not.
+    pub(crate) fn stands(&self) -> bool {
+        self.standing.load(Ordering::Acquire) && self.channel.status().connected()
     }
 
     /// How many the server waits to hear of, or has just been told to put back.

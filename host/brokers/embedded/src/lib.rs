@@ -251,7 +251,8 @@ impl Broker for Embedded {
                 message.map(|stored| stored.message.published_at)
             }
         };
-        Ok(Counts { ready: Some(ready), in_flight: Some(in_flight), delayed: Some(delayed), oldest })
+        let (ready, in_flight, delayed) = (Some(ready), Some(in_flight), Some(delayed));
+        Ok(Counts { ready, in_flight, delayed, oldest, elsewhere: false })
     }
 
     async fn delete_queue(&self, queue: &Name, force: bool) -> Result<(), BrokerError> {

@@ -40,6 +40,7 @@ pub(crate) async fn counts(inner: &Inner, queue: &Name) -> Result<Counts, Broker
         in_flight: Some(in_flight),
         delayed: Some(delayed),
         oldest: None,
+        elsewhere: false,
     })
 }
 

@@ -9,7 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use crate::bench::{Bench, drain, eventually, message, name, next, server, unique};
+use crate::bench::{Bench, drain, eventually, message, name, next, server, shows, unique};
 
 async fn admit(bench: &Bench, name: &Name, proposal: Proposal<'_>) -> Option<(Code, String)> {
     match bench.broker.admit(name, proposal).await {
@@ -246,6 +246,38 @@ async fn a_queue_whose_messages_move_is_never_counted_as_empty() {
         (ready >= MESSAGES && in_flight + delayed == 0).then_some(())
     })
     .await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_in_hand_is_not_taken_for_nothing() {
+    let Some(url) = server("others").await else { return };
+    let bench = Bench::simple(&url).await;
+    let elsewhere = async || bench.broker.counts(&name("q")).await.unwrap().elsewhere;
+    let source = bench.consume("q").await;
+    eventually("only this host consumes", || async { (!elsewhere().await).then_some(()) }).await;
+    let foreign = bench.foreign().await;
+    let (options, arguments) = Default::default();
+    let consumer =
+        foreign.channel.basic_consume(bench.address("q").as_str().into(), "".into(), options, arguments);
+    let consumer = consumer.await.unwrap();
+    assert!(elsewhere().await);
+    // From now on the other one has all.
+    source.close();
+    bench.publish(&["a", "b"]).await;
+    bench.until_counts("q", (0, 0, 0)).await;
+    assert!(elsewhere().await);
+    let refused = bench.broker.delete_queue(&name("q"), false).await;
+    shows(&refused, "others take from the queue q");
+    foreign.connection.close(200, "OK".into()).await.unwrap();
+    drop(consumer);
+    eventually("the other one is gone, with nothing in hand", || async {
+        let counts = bench.broker.counts(&name("q")).await.unwrap();
+        assert!(counts.elsewhere || counts.ready == Some(2));
+        (!counts.elsewhere).then_some(())
+    })
+    .await;
+    bench.broker.delete_queue(&name("q"), true).await.unwrap();
     bench.end().await;
 }
 
