@@ -65,8 +65,12 @@ fn make(folder: &Path, packages: &[String]) -> Result<PathBuf, String> {
     let lock = File::create(folder.join("lock")).map_err(io)?;
     lock.lock().map_err(io)?;
     let program = folder.join("bin/python");
-    if !works(&program) {
+    // Whoever was to make it may have been ended in the midst of it.
+    let made = folder.join("made");
+    if !made.exists() || !works(&program) {
+        let _ = fs::remove_file(&made);
         create(folder, &system, &program)?;
+        File::create(&made).map_err(io)?;
     }
     // Each package has a file, so that nothing is asked of the index a second time.
     let installed = folder.join("installed");
@@ -138,6 +142,28 @@ mod tests {
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         program
+    }
+
+    #[test]
+    fn what_was_left_half_made_is_made_anew() {
+        let Some(system) = find_program("python3", &[]) else {
+            return skip("Python that is half made", "python3 is not in PATH");
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        // It runs, and has no packages.
+        std::os::unix::fs::symlink(&system, bin.join("python")).unwrap();
+        fs::create_dir(folder.path().join("installed")).unwrap();
+        File::create(folder.path().join("installed/there")).unwrap();
+        match make(folder.path(), &[]) {
+            Ok(program) => {
+                assert!(folder.path().join("made").exists());
+                assert!(!folder.path().join("installed/there").exists());
+                assert!(works(&program));
+            }
+            Err(why) => skip("Python that is half made", &why),
+        }
     }
 
     #[test]

@@ -55,9 +55,9 @@ pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
     fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
     let mut summary = Summary::default();
     let mut failures = Vec::new();
-    for mut command in runners(filters) {
-        command.env("BROLLY_SKIPS", &skips).env("BROLLY_BIN", tree::binary("brolly"));
-        if let Err(error) = watch(&mut command, &mut summary) {
+    for mut runner in runners(filters) {
+        runner.command.env("BROLLY_SKIPS", &skips).env("BROLLY_BIN", tree::binary("brolly"));
+        if let Err(error) = watch(&mut runner, &mut summary) {
             failures.push(error.to_string());
         }
     }
@@ -73,31 +73,46 @@ pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
     bail!(failures.join("; "))
 }
 
+/// How the line begins in which cargo's own runner counts tests.
+const CARGOS: &str = "test result: ";
+/// And nextest's, which also shows the former's for each test that failed.
+const NEXTESTS: &str = "Summary [";
+
+/// A command that runs tests.
+struct Runner {
+    command: Command,
+    /// How the line begins in which it counts them.
+    closing: &'static str,
+}
+
 /// The commands that run all tests: nextest, which leaves out examples in documentation, if it is
 /// there.
-fn runners(filters: &[String]) -> Vec<Command> {
-    let mut commands = Vec::new();
+fn runners(filters: &[String]) -> Vec<Runner> {
+    let mut runners = Vec::new();
     if tree::succeeds(tree::cargo().args(["nextest", "--version"])) {
         let mut tests = tree::cargo();
         tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests", "pass"]).args(filters);
         let mut examples = tree::cargo();
         examples.args(["test", "--workspace", "--doc", "--no-fail-fast", "--"]).args(filters);
-        commands.extend([tests, examples]);
+        runners.push(Runner { command: tests, closing: NEXTESTS });
+        runners.push(Runner { command: examples, closing: CARGOS });
     } else {
         let mut tests = tree::cargo();
         tests.args(["test", "--workspace", "--no-fail-fast", "--"]).args(filters);
-        commands.push(tests);
+        runners.push(Runner { command: tests, closing: CARGOS });
     }
     if std::io::stdout().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
-        for command in &mut commands {
+        for Runner { command, .. } in &mut runners {
             command.env("CARGO_TERM_COLOR", "always");
         }
     }
-    commands
+    runners
 }
 
 /// Runs a command, shows what it prints, and counts the tests that it reports.
-fn watch(command: &mut Command, summary: &mut Summary) -> anyhow::Result<()> {
+fn watch(runner: &mut Runner, summary: &mut Summary) -> anyhow::Result<()> {
+    let Runner { command, closing } = runner;
+    let closing = *closing;
     let line = tree::show(command);
     eprintln!("> {line}");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,8 +121,8 @@ fn watch(command: &mut Command, summary: &mut Summary) -> anyhow::Result<()> {
     thread::scope(|scope| {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let count = &counted;
-        scope.spawn(move || stdout.map(|from| pass_on(from, std::io::stdout(), count)));
-        scope.spawn(move || stderr.map(|from| pass_on(from, std::io::stderr(), count)));
+        scope.spawn(move || stdout.map(|from| pass_on(from, std::io::stdout(), closing, count)));
+        scope.spawn(move || stderr.map(|from| pass_on(from, std::io::stderr(), closing, count)));
     });
     let status = child.wait().with_context(|| format!("cannot wait for {line}"))?;
     if !status.success() {
@@ -116,10 +131,10 @@ fn watch(command: &mut Command, summary: &mut Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pass_on(from: impl Read, mut to: impl Write, summary: &Mutex<&mut Summary>) {
+fn pass_on(from: impl Read, mut to: impl Write, closing: &str, summary: &Mutex<&mut Summary>) {
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
         if let (Some(counts), Ok(mut summary)) =
-            (Summary::read(&String::from_utf8_lossy(&line)), summary.lock())
+            (Summary::read(&String::from_utf8_lossy(&line), closing), summary.lock())
         {
             summary.passed += counts.passed;
             summary.failed += counts.failed;
@@ -131,11 +146,11 @@ fn pass_on(from: impl Read, mut to: impl Write, summary: &Mutex<&mut Summary>) {
 }
 
 impl Summary {
-    /// Reads the closing line of a test run, of cargo's own runner or nextest's.
-    fn read(line: &str) -> Option<Self> {
+    /// Reads the closing line of a test run, which begins so.
+    fn read(line: &str, closing: &str) -> Option<Self> {
         let line = without_colours(line);
         let line = line.trim();
-        if !(line.starts_with("test result: ") || line.starts_with("Summary [")) {
+        if !line.starts_with(closing) {
             return None;
         }
         let words: Vec<&str> = line.split([' ', ',', ';', '.']).filter(|word| !word.is_empty()).collect();
@@ -170,24 +185,39 @@ impl std::fmt::Display for Summary {
 mod tests {
     use super::*;
 
-    fn check(line: &str, expect: Option<(u64, u64, u64)>) {
+    fn check(closing: &str, line: &str, expect: Option<(u64, u64, u64)>) {
         let expect = expect.map(|(passed, failed, skipped)| Summary { passed, failed, skipped });
-        assert_eq!(Summary::read(line), expect, "{line:?}");
+        assert_eq!(Summary::read(line, closing), expect, "{line:?}");
     }
 
     #[test]
     fn closing_lines() {
         check(
+            CARGOS,
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s",
             Some((12, 0, 1)),
         );
         check(
+            CARGOS,
             "test result: \u{1b}[31mFAILED\u{1b}(B\u{1b}[m. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
             Some((1, 2, 0)),
         );
-        check("     Summary [   1.038s] 9 tests run: 8 passed, 1 failed, 4 skipped", Some((8, 1, 0)));
-        check("\u{1b}[32;1m     Summary\u{1b}[0m [   0.038s] 9 tests run: 9 passed", Some((9, 0, 0)));
-        check("test tests::closing_lines ... ok", None);
-        check("3 passed", None);
+        check(
+            NEXTESTS,
+            "     Summary [   1.038s] 9 tests run: 8 passed, 1 failed, 4 skipped",
+            Some((8, 1, 0)),
+        );
+        check(
+            NEXTESTS,
+            "\u{1b}[32;1m     Summary\u{1b}[0m [   0.038s] 9 tests run: 9 passed",
+            Some((9, 0, 0)),
+        );
+        check(
+            NEXTESTS,
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 8 filtered out",
+            None,
+        );
+        check(CARGOS, "test tests::closing_lines ... ok", None);
+        check(CARGOS, "3 passed", None);
     }
 }
