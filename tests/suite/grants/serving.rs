@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use brolly_tests::{
+    certificates,
     project::brolly,
     root,
     server::{Server, plugin_bytes},
@@ -52,6 +53,45 @@ async fn an_upload_says_what_it_asks_for_in_vain() {
     assert!(answer.body["detail"].as_str().unwrap().contains("grants.http.hosts"), "{}", answer.body);
     assert_eq!(answer.problem(422), "invalid-definition");
     assert_eq!(server.terminate().await, Some(0));
+}
+
+/// Has a handler call this address over TLS from a new host; answers with its dead letters and what it has told.
+async fn calls_over_tls(url: &str, settings: &[(&str, &str)]) -> (Vec<Value>, Vec<Value>) {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &[], settings).await;
+    server.put("/topics/in", json!({})).await;
+    server.put("/topics/out", json!({})).await;
+    server.put("/queues/told", json!({})).await;
+    server.put("/routes/told", json!({"topic": "out", "queue": "told"})).await;
+    let version = server.upload("reaching", plugin_bytes("hostile")).await;
+    let host = url.trim_start_matches("https://");
+    let more = json!({
+        "config": {"mode": "request", "url": format!("{url}/healthz"), "topic": "out"},
+        "grants": {"http": {"hosts": [host], "private": true}},
+        "retry": {"max_attempts": 1},
+    });
+    server.subscribe("reaching", "in", "reaching", &version, more).await;
+    server.bulk("in", "{\"id\":\"o1\",\"payload\":{}}\n".to_owned()).await.unwrap().ok();
+    server.idle(&["reaching"]).await;
+    let seen =
+        (server.all("/subscriptions/reaching/dead-letters").await, server.all("/messages?topic=out").await);
+    assert_eq!(server.terminate().await, Some(0));
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_tls_go_to_servers_that_an_authority_vouches_for() {
+    let (data, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates::write(keys.path());
+    let web = Server::start_with_tls(data.path(), keys.path(), &[]).await;
+    let ca = keys.path().join("ca.pem");
+    let trusting = [("SSL_CERT_FILE", ca.to_str().unwrap())];
+    let (dead, told) = calls_over_tls(&web.url, &trusting).await;
+    assert_eq!((dead.len(), told.len()), (0, 1), "{dead:?}");
+    let (dead, told) = calls_over_tls(&web.url, &[]).await;
+    assert_eq!((dead.len(), told.len()), (1, 0));
+    assert!(dead[0]["reason"].as_str().unwrap().contains("TlsCertificateError"), "{dead:?}");
+    assert_eq!(web.terminate().await, Some(0));
 }
 
 fn replayed(dir: &Path, file: &str, code: i32) -> String {
