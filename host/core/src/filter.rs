@@ -283,6 +283,19 @@ mod tests {
     }
 
     #[test]
+    fn regular_expressions_cost_the_more_the_larger_they_and_the_text_are() {
+        let text = |bytes: usize| format!("\"{}\"", "ab".repeat(bytes / 2));
+        // Some states, and thousands of them: a second for each hundred kilobytes.
+        check("payload.matches('a.*b.*c')", &text(16 << 20), Ok(false));
+        let large = "payload.matches('((a|b){30}a){30}(a|b){100}')";
+        check(large, &text(64 << 10), Ok(false));
+        check(large, &text(2 << 20), Err(()));
+        // As an automaton this one has 250 kB, and that one more than a mebibyte.
+        check("payload.matches('(.{10}a){90}b')", &text(100), Ok(false));
+        check("payload.matches('(.{10}a){900}b')", &text(100), Err(()));
+    }
+
+    #[test]
     fn bad_filters_are_refused() {
         for bad in [
             "payload.amount >",

@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    error::Error as _,
 };
 
 use cel::{
@@ -17,7 +18,7 @@ use cel::{
         value::{CowVal, Val},
     },
 };
-use regex::Regex;
+use regex_automata::{meta, nfa::thompson};
 
 /// What operands pass through. No filter can name it.
 const TAKEN: &str = "@taken";
@@ -26,8 +27,13 @@ const MATCHES: (&str, &str) = ("matches", "@matches");
 /// Bytes of a text that are a step.
 const BYTES: usize = 64;
 /// What the first use of a regular expression in an evaluation takes, whether it is compiled by then or
-/// not, so that an evaluation comes to the same each time. Compiled it may have 10 MB.
+/// not, so that an evaluation comes to the same each time.
 const COMPILING: u64 = 20_000;
+/// The most bytes that a regular expression may have as an automaton.
+const COMPILED: usize = 1 << 20;
+/// States of the automaton that look at [`BYTES`] of a text in one step: where nothing better helps, each
+/// looks at each byte, which takes a nanosecond or so.
+const STATES: u64 = 32;
 /// Compiled regular expressions that each thread keeps; an evaluation has steps for fewer.
 const KEPT: usize = 64;
 
@@ -38,7 +44,9 @@ thread_local! {
 }
 
 struct Pattern {
-    regex: Regex,
+    regex: meta::Regex,
+    /// Of the automaton.
+    states: u64,
     /// The evaluation that used it last.
     used: u64,
 }
@@ -186,6 +194,27 @@ fn taken<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Execut
     Ok(value)
 }
 
+impl Pattern {
+    fn new(pattern: &str) -> Result<Self, ExecutionError> {
+        let invalid = |why: String| {
+            ExecutionError::function_error("matches", format!("{pattern:?} is no regular expression: {why}"))
+        };
+        let limited = thompson::Config::new().nfa_size_limit(Some(COMPILED));
+        let automaton = thompson::Compiler::new().configure(limited).build(pattern).map_err(|error| {
+            invalid(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+        let states = automaton.states().len() as u64;
+        let regex = meta::Regex::new(pattern).map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { regex, states, used: EVALUATION.get() })
+    }
+
+    /// Finds the pattern in a text, which was weighed as a text.
+    fn is_in(&self, text: &str) -> Result<bool, ExecutionError> {
+        spend((text.len() / BYTES) as u64 * (self.states / STATES))?;
+        Ok(self.regex.is_match(text))
+    }
+}
+
 /// As CEL's own, which compiles the regular expression each time.
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let texts = (args.first().and_then(text_of), args.get(1).and_then(text_of));
@@ -199,22 +228,16 @@ fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
                 spend(COMPILING)?;
                 known.used = now;
             }
-            return Ok(known.regex.is_match(text));
+            return known.is_in(text);
         }
         spend(COMPILING)?;
-        let invalid = |error| {
-            ExecutionError::function_error(
-                "matches",
-                format!("{pattern:?} is no regular expression: {error}"),
-            )
-        };
-        let regex = Regex::new(pattern).map_err(invalid)?;
-        let matched = regex.is_match(text);
+        let new = Pattern::new(pattern)?;
+        let matched = new.is_in(text);
         if patterns.len() >= KEPT {
             patterns.retain(|_, known| known.used == now);
         }
-        patterns.insert(pattern.to_owned(), Pattern { regex, used: now });
-        Ok(matched)
+        patterns.insert(pattern.to_owned(), new);
+        matched
     })?;
     Ok(CowVal::owned(CelBool::from(matched)))
 }
