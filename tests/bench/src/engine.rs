@@ -35,7 +35,7 @@ impl Bare {
         match engine {
             Engine::Sled => sled::Config::new()
                 .path(dir)
-                .cache_capacity(CACHE_BYTES as u64)
+                .cache_capacity(CACHE_BYTES as u64 / 2)
                 .segment_size(8 << 20)
                 .mode(sled::Mode::HighThroughput)
                 .flush_every_ms(None)

@@ -27,6 +27,10 @@ use crate::sync;
 
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 
+/// How much more memory a page takes than the bytes on the disk that sled counts, with small rows. With a
+/// million messages waiting, half of the cache was 40 MiB less and nothing slower (P8).
+const IN_MEMORY: u64 = 2;
+
 /// How long to wait for one that was dropped to let go of its file.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
@@ -45,7 +49,7 @@ impl Sled {
         wait_for_lock(dir);
         let db = sled::Config::new()
             .path(dir)
-            .cache_capacity(cache_bytes)
+            .cache_capacity(cache_bytes / IN_MEMORY)
             .segment_size(SEGMENT_BYTES)
             .mode(sled::Mode::HighThroughput)
             .flush_every_ms(None)
