@@ -174,7 +174,8 @@ fn failed(error: &reqwest::Error) -> HttpError {
     HttpError::Failed { failure, detail: words.join(": ") }
 }
 
+/// An error of I/O leaves out what it wraps when it is asked for its cause, and here one may wrap another.
 fn is_tls(cause: &(dyn StdError + 'static)) -> bool {
     let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    cause.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
