@@ -15,17 +15,8 @@ pub(super) const MEMORY_HIGH_WATERMARK: f64 = 0.4;
 
 /// Plugins that come with the server and that we do without, beside those named `rabbitmq_…`. Erlang
 /// looks for each module in folder after folder, so that half of a start is spent on these.
-const NOT_NEEDED: [&str; 9] = [
-    "accept",
-    "amqp10_client",
-    "base64url",
-    "eetcd",
-    "gun",
-    "jose",
-    "oauth2_client",
-    "prometheus",
-    "quantile_estimator",
-];
+const NOT_NEEDED: [&str; 7] =
+    ["accept", "amqp10_client", "base64url", "eetcd", "gun", "prometheus", "quantile_estimator"];
 
 /// Plugins named `rabbitmq_…` that we need.
 const NEEDED: [&str; 4] =
