@@ -73,7 +73,8 @@ fn config(folder: &Path, ports: &Ports, options: &Options) -> String {
          log.console.level = info\n\
          log.console.use_colors = off\n\
          disk_free_limit.absolute = 1MB\n\
-         vm_memory_high_watermark.relative = {watermark}\n",
+         vm_memory_high_watermark.relative = {watermark}\n\
+         max_message_size = 134217728\n",
         ports.amqp
     );
     if options.tls {

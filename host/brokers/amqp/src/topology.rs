@@ -195,6 +195,13 @@ impl Topology {
                     made.things.insert(item);
                 }
                 Err(error) => {
+                    if let Item::Binding(Binding { exchange, queue, .. }) = &item
+                        && error.code() == Some(code::NOT_FOUND)
+                    {
+                        // One of them was deleted, maybe in the moment in which it seemed to be there.
+                        made.forget(exchange);
+                        made.forget(queue);
+                    }
                     let Some(refusal) = item.refusal(&error) else { return Err(error) };
                     troubles.entry(owner).or_insert(refusal.detail);
                 }

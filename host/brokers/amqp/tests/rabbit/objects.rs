@@ -308,6 +308,25 @@ async fn a_queue_that_somebody_deletes_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_found_to_be_gone_when_it_is_bound_is_made_again() {
+    let Some(url) = server("gone when it is bound").await else { return };
+    let mut bench = Bench::simple(&url).await;
+    let foreign = bench.foreign().await;
+    // Nobody consumes, so nobody is told.
+    foreign.channel.queue_delete(bench.address("q").as_str().into(), Default::default()).await.unwrap();
+    bench.route("another", "t", "q", |route| route.key_pattern = "a.#".into());
+    bench.configure().await;
+    eventually("it is there again", || async { foreign.exists(&bench.address("q")).await.then_some(()) })
+        .await;
+    eventually("it is bound again", || async {
+        bench.broker.publish(&name("t"), vec![message("m")]).await.ok()
+    })
+    .await;
+    bench.until_counts("q", (1, 0, 0)).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wait_queues_of_an_earlier_process_are_counted() {
     let Some(url) = server("wait queues").await else { return };
     let bench = Bench::simple(&url).await;
