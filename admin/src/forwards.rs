@@ -53,7 +53,8 @@ struct ForwardBody {
     rejected: u64,
     /// The queues that a route leads to from the topic.
     to: Vec<To>,
-    /// Whether nothing is left in the queue nor in the hands of others, and in every queue that it leads to nothing is missing.
+    /// Whether nothing is left in the queue nor in the hands of others, and in every queue that it leads to
+    /// nothing is missing.
     complete: bool,
 }
 

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn regular_expressions_cost_the_more_the_larger_they_and_the_text_are() {
         let text = |bytes: usize| format!("\"{}\"", "ab".repeat(bytes / 2));
-        // Some states, and thousands of them: a second for each hundred kilobytes.
+        // Some states, and thousands of them: some seconds for each mebibyte.
         check("payload.matches('a.*b.*c')", &text(16 << 20), Ok(false));
         let large = "payload.matches('((a|b){30}a){30}(a|b){100}')";
         check(large, &text(64 << 10), Ok(false));

@@ -12,7 +12,7 @@ use brolly_tests::{
 };
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions},
+    options::{BasicPublishOptions, BasicQosOptions},
     types::{AMQPValue, ByteArray, FieldTable},
 };
 use serde_json::{Value, json};
@@ -142,6 +142,15 @@ async fn whatever_another_program_publishes_arrives_whole() {
     assert_eq!(server.terminate().await, Some(0));
 }
 
+/// Another program, which takes three messages of the queue `q` and keeps them.
+async fn takes_three(url: &str) -> (Connection, lapin::Consumer) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
+    let consumer = channel.basic_consume("q".into(), "".into(), Default::default(), FieldTable::default());
+    (connection, consumer.await.unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_management_api_tells_what_other_consumers_hold() {
     if let Err(why) = Rabbit::available() {
@@ -156,12 +165,7 @@ async fn the_management_api_tells_what_other_consumers_hold() {
     server.put("/queues/q", json!({"broker": "rabbit"})).await;
     server.put("/routes/r", json!({"topic": "t", "queue": "q"})).await;
     server.bulk("t", "{\"payload\":1}\n".repeat(5)).await.unwrap().ok();
-    let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
-    let options = BasicConsumeOptions::default();
-    let consumer =
-        channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await.unwrap();
+    let (_connection, consumer) = takes_three(&vhost.url).await;
     eventually("what the other one holds is counted", PATIENCE, || async {
         let counts = server.get("/queues/q").await["counts"].clone();
         (counts["ready"] == 2 && counts["in_flight"] == 3).then_some(())
@@ -183,12 +187,7 @@ async fn a_forward_is_not_complete_while_others_may_hold_messages() {
         server.put(&format!("/queues/{queue}"), json!({"broker": "rabbit"})).await;
         server.put(&format!("/routes/{queue}"), json!({"topic": topic, "queue": queue})).await;
     }
-    let connection = Connection::connect(&vhost.url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
-    let options = BasicConsumeOptions::default();
-    let consumer =
-        channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await.unwrap();
+    let (connection, consumer) = takes_three(&vhost.url).await;
     server.bulk("old", "{\"payload\":1}\n".repeat(5)).await.unwrap().ok();
     server.put("/subscriptions/move", json!({"queue": "q", "forward": {"topic": "new"}})).await;
     let forwarded = async |count: u64| {

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use brolly_core::{Broker, BrokerError, Code, Connection, NewMessage, Settlement};
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::{
+    options::{ExchangeDeleteOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
 
 use crate::{
     bench::{Bench, Foreign, PATIENCE, drain, eventually, failure, message, name, next, server, shows},
@@ -90,6 +93,30 @@ async fn the_end_of_a_process_gives_back_what_it_has_not_settled() {
     let source = other.consume("q").await;
     assert_eq!(drain(&source, 1).await, ["a"]);
     other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_whose_copy_cannot_be_sent_survives_the_end_of_the_process() {
+    let Some(url) = server("retry without a copy").await else { return };
+    let proxy = Proxy::to(&url).await;
+    let bench = through(&proxy, 5).await;
+    let (foreign, address) = (Foreign::connect(&url).await, bench.address("q"));
+    // Where the copy would wait lies a queue of another kind.
+    foreign.declare(&format!("{address}.wait.4096"), FieldTable::default()).await;
+    let source = bench.consume("q").await;
+    bench.publish(&["a", "b"]).await;
+    let (retried, handled) = (next(&source).await, next(&source).await);
+    let delay = Duration::from_secs(5);
+    source.settle(retried.lease, Settlement::Retry { delay, attempts: 1 });
+    source.settle(handled.lease, Settlement::Ack);
+    bench.until_counts("q", (0, 1, 0)).await;
+    bench.kill();
+    proxy.cut();
+    eventually("the original is ready", || async { (foreign.count(&address).await == 1).then_some(()) })
+        .await;
+    for queue in [address.clone(), format!("{address}.dead"), format!("{address}.wait.4096")] {
+        foreign.channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
