@@ -10,7 +10,7 @@ use std::{
 };
 
 use cel::{
-    Context, Env, IdedExpr, Value,
+    Context, Env, ExecutionError, IdedExpr, Value,
     common::ast::{EntryExpr, Expr},
 };
 
@@ -41,6 +41,9 @@ pub struct FilterInput<'a> {
 }
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(cost::environment()));
+
+/// The most characters of what a filter could not be evaluated for.
+const REASON: usize = 200;
 
 const VARIABLES: [&str; 6] = ["id", "topic", "key", "content_type", "headers", "payload"];
 
@@ -105,13 +108,41 @@ impl Filter {
             scope.add_variable_from_value("payload", cel_value(input.payload));
             match cost::within(Self::MAX_STEPS, || Value::resolve(&self.expression, &scope)) {
                 Some(Ok(Value::Bool(passes))) => Ok(passes),
-                Some(Ok(other)) => Err(format!("the filter yields {other:?}, not a bool")),
-                Some(Err(error)) => Err(error.to_string()),
+                Some(Ok(other)) => Err(format!("the filter yields {}, not bool", other.type_of())),
+                Some(Err(error)) => Err(in_words(&error)),
                 None => {
                     Err(format!("the filter takes more than {} steps over this message", Self::MAX_STEPS))
                 }
             }
         })
+    }
+}
+
+/// What went wrong, in a line: values of the message, which may be of any length and nobody's business,
+/// only by their types.
+fn in_words(error: &ExecutionError) -> String {
+    use ExecutionError as E;
+    let text = match error {
+        E::UnsupportedTargetType { target } => format!("nothing of type {} goes here", target.type_of()),
+        E::NotSupportedAsMethod { method, target } => {
+            format!("{method:?} is no method of {}", target.type_of())
+        }
+        E::UnsupportedKeyType(value) => format!("{} is no type of keys", value.type_of()),
+        E::ValuesNotComparable(left, right) => {
+            format!("{} and {} do not compare", left.type_of(), right.type_of())
+        }
+        E::UnsupportedBinaryOperator(operator, left, right) => {
+            format!("{operator:?} does not work on {} and {}", left.type_of(), right.type_of())
+        }
+        E::UnsupportedIndex(index, value) => {
+            format!("{} does not index {}", index.type_of(), value.type_of())
+        }
+        E::DuplicateKey(key) => format!("two keys of a map are the same {}", key.type_of()),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(REASON) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
@@ -246,6 +277,52 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn maps_are_gone_through_in_the_order_of_their_keys() {
+        let fields = (0..40).map(|number| format!("\"k{number:02}\":{number}")).collect::<Vec<_>>();
+        let payload = format!("{{{}}}", fields.join(","));
+        check("payload.map(k, k)[0] == 'k00' && payload.map(k, k)[39] == 'k39'", &payload, Ok(true));
+        check("{3: 'c', 1: 'a', 2: 'b'}.map(k, k) == [1, 2, 3]", "null", Ok(true));
+        check("payload.filter(k, k > 'k20')[0] == 'k21'", &payload, Ok(true));
+        check("payload.exists(k, payload[k] == 17)", &payload, Ok(true));
+        check("headers.map(name, headers[name]) == ['eu']", "null", Ok(true));
+    }
+
+    #[test]
+    fn errors_tell_types_and_no_values() {
+        let error = |filter: &str, payload: &str| {
+            let payload = serde_json::from_str(payload).unwrap();
+            let headers = BTreeMap::new();
+            Filter::new(filter)
+                .unwrap()
+                .matches(&FilterInput {
+                    id: "i1",
+                    topic: "orders.paid",
+                    key: "",
+                    content_type: "",
+                    headers: &headers,
+                    payload: &payload,
+                })
+                .unwrap_err()
+        };
+        let order = r#"{"card":"4111","l":[1],"name":"Ada"}"#;
+        assert_eq!(error("payload", order), "the filter yields map, not bool");
+        assert_eq!(error("payload.card", order), "the filter yields string, not bool");
+        for filter in [
+            "payload + 1 > 2",
+            "payload < payload.l",
+            "payload.l[payload]",
+            "payload.name > 3",
+            "-payload",
+            "{payload: 1}",
+        ] {
+            let error = error(filter, order);
+            assert!(!error.contains("4111") && !error.contains("Ada"), "{filter}: {error}");
+        }
+        let long = error("headers[payload]", &format!("\"{}\"", "é".repeat(1 << 20)));
+        assert_eq!(long.chars().count(), REASON + 1, "{long}");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! CEL always ends, and nothing else bounds it: loops over lists of the payload that lie within each
 //! other multiply, and `["x"].map(a, a + a)`, continued fifty times, makes more than any memory
 //! holds. So every value is weighed, with all that it holds, each time that an operation takes it.
+//!
+//! Loops go over maps in the order of the keys: in another one they might come to something else, and
+//! would end after other steps.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,6 +25,8 @@ use regex_automata::{meta, nfa::thompson};
 
 /// What operands pass through. No filter can name it.
 const TAKEN: &str = "@taken";
+/// What loops pass what they go over through.
+const EACH: &str = "@each";
 /// The function of regular expressions, and what stands in its place.
 const MATCHES: (&str, &str) = ("matches", "@matches");
 /// Bytes of a text that are a step.
@@ -54,9 +59,12 @@ struct Pattern {
 /// CEL, with the functions that [`metered`] puts in.
 pub(super) fn environment() -> Env {
     let mut env = Env::stdlib();
-    let added = env.add_overload(TAKEN, "taken_dyn", vec![DYN_TYPE], taken).and_then(|()| {
-        env.add_overload(MATCHES.1, "matches_string", vec![STRING_TYPE, STRING_TYPE], matches)
-    });
+    let added = env
+        .add_overload(TAKEN, "taken_dyn", vec![DYN_TYPE], taken)
+        .and_then(|()| env.add_overload(EACH, "each_dyn", vec![DYN_TYPE], each))
+        .and_then(|()| {
+            env.add_overload(MATCHES.1, "matches_string", vec![STRING_TYPE, STRING_TYPE], matches)
+        });
     debug_assert!(added.is_ok(), "names that the standard does not have");
     env
 }
@@ -80,7 +88,7 @@ pub(super) fn metered(expression: &mut IdedExpr) {
         Expr::Struct(value) => value.entries.iter_mut().for_each(|entry| take_entry(&mut entry.expr)),
         Expr::Call(call) => meter_call(call),
         Expr::Comprehension(comprehension) => {
-            take(&mut comprehension.iter_range);
+            go_over(&mut comprehension.iter_range);
             metered(&mut comprehension.accu_init);
             metered(&mut comprehension.loop_cond);
             metered(&mut comprehension.loop_step);
@@ -126,10 +134,20 @@ fn take_entry(entry: &mut EntryExpr) {
 fn take(operand: &mut IdedExpr) {
     metered(operand);
     if may_be_large(&operand.expr) {
-        let taken =
-            CallExpr { func_name: TAKEN.to_owned(), target: None, args: vec![std::mem::take(operand)] };
-        operand.expr = Expr::Call(taken);
+        pass_through(TAKEN, operand);
     }
+}
+
+fn go_over(range: &mut IdedExpr) {
+    metered(range);
+    if may_be_large(&range.expr) || matches!(range.expr, Expr::Map(_)) {
+        pass_through(EACH, range);
+    }
+}
+
+fn pass_through(function: &str, operand: &mut IdedExpr) {
+    let call = CallExpr { func_name: function.to_owned(), target: None, args: vec![std::mem::take(operand)] };
+    operand.expr = Expr::Call(call);
 }
 
 /// Whether it may come to more than its own length, and was not weighed when it was made.
@@ -192,6 +210,18 @@ fn taken<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Execut
     let value = args.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     weigh(value.as_ref())?;
     Ok(value)
+}
+
+/// As [`taken`]; of a map the keys in their order, since CEL goes over maps in none: a filter says the same
+/// of a message each time, on every machine.
+fn each<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let range = taken(args)?;
+    let Some(map) = range.downcast_ref::<CelMap>() else { return Ok(range) };
+    let mut keys: Vec<_> = map.inner().keys().collect();
+    keys.sort();
+    Ok(CowVal::owned(CelList::from(
+        keys.into_iter().map(|key| key.inner().clone_as_boxed()).collect::<Vec<_>>(),
+    )))
 }
 
 impl Pattern {
