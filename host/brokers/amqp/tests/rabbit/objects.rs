@@ -1,6 +1,6 @@
 //! Exchanges, queues and bindings: ours and those of others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use brolly_core::{Broker, BrokerError, Code, Name, Order, Proposal, Queue, Route, Thing, Topic};
 use lapin::{
@@ -9,7 +9,10 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use crate::bench::{Bench, drain, eventually, message, name, next, server, shows, unique};
+use crate::{
+    bench::{Bench, Foreign, drain, eventually, message, name, next, server, shows, unique},
+    proxy::Proxy,
+};
 
 async fn admit(bench: &Bench, name: &Name, proposal: Proposal<'_>) -> Option<(Code, String)> {
     match bench.broker.admit(name, proposal).await {
@@ -222,7 +225,7 @@ async fn a_queue_whose_messages_move_is_never_counted_as_empty() {
         for _ in 0..40 {
             let source = bench.consume_with("q", 1_000, Order::None).await;
             for _ in 0..3 {
-                let delay = std::time::Duration::from_millis(70);
+                let delay = Duration::from_millis(70);
                 let retry = brolly_core::Settlement::Retry { delay, attempts: 1 };
                 source.settle(next(&source).await.lease, retry);
             }
@@ -246,6 +249,33 @@ async fn a_queue_whose_messages_move_is_never_counted_as_empty() {
         (ready >= MESSAGES && in_flight + delayed == 0).then_some(())
     })
     .await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_while_a_consumption_begins_is_counted() {
+    let Some(url) = server("on its way").await else { return };
+    let proxy = Proxy::to(&url).await;
+    let bench = Bench::simple(&proxy.url).await;
+    let foreign = Foreign::connect(&url).await;
+    let ids: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    bench.publish(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    proxy.hold_consumptions(true);
+    let consuming = bench.consume("q");
+    let counting = async {
+        let address = bench.address("q");
+        eventually("all are handed out", || async { (foreign.count(&address).await == 0).then_some(()) })
+            .await;
+        let (counts, ()) = tokio::join!(bench.counts("q"), async {
+            // Whoever does not wait for what travels has counted by then.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            proxy.hold_consumptions(false);
+        });
+        counts
+    };
+    let (source, counts) = tokio::join!(consuming, counting);
+    assert_eq!(counts, (0, 20, 0));
+    assert_eq!(drain(&source, 20).await.len(), 20);
     bench.end().await;
 }
 

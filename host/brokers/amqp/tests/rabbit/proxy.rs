@@ -1,7 +1,8 @@
-//! A way to the server that can be cut or fall silent.
+//! A way to the server that can be cut, fall silent, or be slow where it hands out messages.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use futures::StreamExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -10,6 +11,7 @@ use tokio::{
     },
     sync::watch,
 };
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -18,6 +20,8 @@ enum State {
     Silent,
     /// As that, once the server has greeted.
     Greets,
+    /// What the server says on a channel from when it begins to consume there has not come yet.
+    Holds,
 }
 
 pub struct Proxy {
@@ -46,8 +50,8 @@ impl Proxy {
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
                     tokio::select! {
-                        () = carry(from_client, to_server, state.clone()) => {}
-                        () = carry(from_server, to_client, state) => {}
+                        () = ask(from_client, to_server, state.clone()) => {}
+                        () = answer(from_server, to_client, state) => {}
                         _ = cut.changed() => {}
                     }
                 });
@@ -69,20 +73,87 @@ impl Proxy {
     pub fn silence(&self, silent: bool) {
         self.state.send_replace(if silent { State::Silent } else { State::Open });
     }
+
+    /// Consumptions that begin from now on have begun on the server, and nobody hears of it until the
+    /// way is open again.
+    pub fn hold_consumptions(&self, hold: bool) {
+        self.state.send_replace(if hold { State::Holds } else { State::Open });
+    }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Receiver<State>) {
+async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
-    for number in 0.. {
-        match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) if *state.borrow() == State::Silent => {}
-            Ok(_) if *state.borrow() == State::Greets && number > 0 => {}
-            Ok(count) => {
-                if to.write_all(&buffer[..count]).await.is_err() {
+    let mut first = true;
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let carried = match *state.borrow() {
+            State::Open | State::Holds => true,
+            State::Greets => first,
+            State::Silent => false,
+        };
+        first = false;
+        if carried && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
+    let mut frames = FramedRead::new(from, frames());
+    let (mut held, mut consuming) = (Vec::new(), BTreeSet::new());
+    let mut first = true;
+    loop {
+        tokio::select! {
+            // What is held goes before what comes then.
+            biased;
+            changed = state.changed() => {
+                if changed.is_err() {
                     return;
                 }
+                if *state.borrow_and_update() != State::Holds {
+                    for frame in held.drain(..) {
+                        let _ = to.write_all(&frame).await;
+                    }
+                }
+            }
+            frame = frames.next() => {
+                let Some(Ok(frame)) = frame else { return };
+                let state = *state.borrow();
+                if state == State::Holds && begins_to_consume(&frame) {
+                    consuming.insert(channel(&frame));
+                }
+                match state {
+                    State::Silent => {}
+                    State::Greets if !first => {}
+                    State::Holds if consuming.contains(&channel(&frame)) => held.push(frame),
+                    State::Open | State::Greets | State::Holds => {
+                        if to.write_all(&frame).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                first = false;
             }
         }
     }
+}
+
+/// A frame of AMQP 0-9-1 is its type, the channel in two bytes, the length of what it holds in four, that,
+/// and a byte at the end.
+fn frames() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder()
+        .length_field_offset(3)
+        .length_field_type::<u32>()
+        .length_adjustment(8)
+        .num_skip(0)
+        .max_frame_length(1 << 20)
+        .new_codec()
+}
+
+fn channel(frame: &[u8]) -> u16 {
+    u16::from_be_bytes([frame[1], frame[2]])
+}
+
+/// Whether it says `basic.consume-ok`.
+fn begins_to_consume(frame: &[u8]) -> bool {
+    frame[0] == 1 && frame[7..].starts_with(&[0, 60, 0, 21])
 }
