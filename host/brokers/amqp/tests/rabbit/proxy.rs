@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::BytesMut;
 use futures::StreamExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -99,7 +100,8 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Rece
 
 async fn answer(from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
     let mut frames = FramedRead::new(from, frames());
-    let (mut held, mut consuming) = (Vec::new(), BTreeSet::new());
+    let mut held: Vec<BytesMut> = Vec::new();
+    let mut consuming = BTreeSet::new();
     let mut first = true;
     loop {
         tokio::select! {
