@@ -35,6 +35,8 @@ struct Told {
     waits: VecDeque<bool>,
     random: VecDeque<Bytes>,
     answers: Vec<(CapturedRequest, CapturedAnswer)>,
+    /// Waited by an attempt that waits more often than the captured one.
+    waited_ms: u64,
 }
 
 impl Told {
@@ -69,7 +71,7 @@ fn next_reading(readings: &mut VecDeque<(u64, u32)>) -> (u64, bool) {
 
 impl Recorded {
     /// What a capture holds. With `absent`, what the captured attempt did not read is taken for not
-    /// being there, and a clock for standing still; otherwise the attempt that reads it cannot be served.
+    /// being there, and a clock for going on only while it waits; otherwise the attempt that reads it cannot be served.
     #[must_use]
     pub fn new(capture: &Capture, absent: bool) -> Self {
         let (mut values, mut lists) = (BTreeMap::new(), Vec::new());
@@ -117,25 +119,35 @@ impl Recorded {
         self.missing(what, nothing).map_err(StateUnavailable)
     }
 
-    fn reading(&self, what: &str, (ms, is_missing): (u64, bool)) -> Result<u64, Unreachable> {
+    fn reading(&self, what: &str, (ms, is_missing): (u64, bool), waited_ms: u64) -> Result<u64, Unreachable> {
+        let ms = ms.saturating_add(waited_ms);
         if is_missing { self.missing(what.to_owned(), ms).map_err(Unreachable) } else { Ok(ms) }
     }
 }
 
 impl Outside for Recorded {
     fn wall_ms(&self) -> Result<u64, Unreachable> {
-        let reading = next_reading(&mut self.outside.lock().wall);
-        self.reading("the time once more", reading)
+        let mut told = self.outside.lock();
+        let (reading, waited_ms) = (next_reading(&mut told.wall), told.waited_ms);
+        self.reading("the time once more", reading, waited_ms)
     }
 
     fn monotonic_ms(&self) -> Result<u64, Unreachable> {
-        let reading = next_reading(&mut self.outside.lock().monotonic);
-        self.reading("the monotonic clock once more", reading)
+        let mut told = self.outside.lock();
+        let (reading, waited_ms) = (next_reading(&mut told.monotonic), told.waited_ms);
+        self.reading("the monotonic clock once more", reading, waited_ms)
     }
 
-    /// Takes no time: what has passed is told by the clocks.
+    /// Takes no time: what has passed is told by the clocks, and added to them where the captured attempt
+    /// did not wait.
     fn wait(&self, wanted: Duration, at_most: Duration) -> Result<bool, Unreachable> {
-        Ok(self.outside.lock().waits.pop_front().unwrap_or(wanted <= at_most))
+        let mut told = self.outside.lock();
+        if let Some(passed) = told.waits.pop_front() {
+            return Ok(passed);
+        }
+        let waited = wanted.min(at_most).as_nanos().div_ceil(1_000_000);
+        told.waited_ms = told.waited_ms.saturating_add(u64::try_from(waited).unwrap_or(u64::MAX));
+        Ok(wanted <= at_most)
     }
 
     fn random(&self, count: usize) -> Result<Vec<u8>, Unreachable> {
@@ -229,6 +241,16 @@ mod tests {
         assert_eq!(told, [Ok(7), Ok(7), Ok(9), Ok(9), Ok(9)]);
         assert_eq!(lax.unknown().as_deref(), Some("the time once more"));
         assert_eq!(recorded(Vec::new(), true).monotonic_ms(), Ok(0));
+    }
+
+    #[test]
+    fn who_waits_longer_than_the_captured_attempt_sees_the_clocks_go_on() {
+        let reads = vec![Read::Monotonic { ms: 5, times: 1 }, Read::Wait { passed: true }];
+        let recorded = recorded(reads, true);
+        let wait = |ms: u64| recorded.wait(Duration::from_millis(ms), Duration::from_millis(100));
+        assert_eq!((recorded.monotonic_ms(), wait(30), recorded.monotonic_ms()), (Ok(5), Ok(true), Ok(5)));
+        assert_eq!((wait(30), recorded.monotonic_ms(), recorded.wall_ms()), (Ok(true), Ok(35), Ok(30)));
+        assert_eq!((wait(200), recorded.monotonic_ms()), (Ok(false), Ok(135)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     lent::Lent,
     meter::Meter,
     overlay::Overlay,
-    wasi::{Handles, Held, MAX_HANDLES},
+    wasi::{Before, Handles, Held, MAX_HANDLES},
 };
 
 /// Log lines kept of one attempt, whatever their length: an empty line takes memory too.
@@ -132,8 +132,8 @@ pub(crate) struct Attempt {
     /// Messages published without an id so far.
     pub(crate) derived_ids: u32,
     pub(crate) http: HttpUse,
-    /// Whether something was made up for it, because it has no delivery yet.
-    pub(crate) told_nothing_real: bool,
+    /// What was made up for it, because it has no delivery yet.
+    pub(crate) before: Option<Before>,
     logs: Vec<LogLine>,
     log_bytes: u64,
     logs_dropped: u64,
@@ -159,7 +159,7 @@ impl Attempt {
             published_bytes: 0,
             derived_ids: 0,
             http: HttpUse::default(),
-            told_nothing_real: false,
+            before: None,
             logs: Vec::new(),
             log_bytes: 0,
             logs_dropped: 0,

@@ -127,7 +127,7 @@ impl WasmHandler {
         let _active = self.host.ticker.enter();
         let unable = match self.instance(Instant::now(), None) {
             Ok(instance) => {
-                let is_usable = !instance.store.data().attempt.told_nothing_real;
+                let is_usable = instance.store.data().attempt.before.is_none();
                 if let Some(shelf) = self.shelf.as_ref().filter(|_| is_usable) {
                     shelf.put_back(instance);
                 }

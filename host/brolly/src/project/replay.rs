@@ -31,9 +31,9 @@ pub struct Args {
     /// The plugin [default: the one that is built of the project in this folder].
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// Take state that the captured attempt did not read for not being there, clocks for standing still,
-    /// and servers for not answering. Without this, a plugin that reads it is stopped: nobody knows what
-    /// was there.
+    /// Take state that the captured attempt did not read for not being there, clocks for going on only
+    /// while it waits, and servers for not answering. Without this, a plugin that reads it is stopped:
+    /// nobody knows what was there.
     #[arg(long)]
     assume_absent: bool,
 }

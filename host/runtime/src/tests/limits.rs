@@ -243,3 +243,34 @@ fn publishing_is_limited() {
     assert_eq!(setting(&publish(4, 1)), ("limits.publish_messages", 3));
     assert_eq!(setting(&publish(2, 16)), ("limits.publish_bytes", 30));
 }
+
+#[test]
+fn an_instance_may_wait_while_it_is_made_for_as_long_as_an_attempt_may_last() {
+    let rig = Rig::new();
+    // A subscription to the monotonic clock lies at 64: which clock at 80, how long in nanoseconds at 88.
+    let waits = |ms: u64| {
+        embed(&format!(
+            r#"(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 8)
+  (global $top (mut i32) (i32.const 65536))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (global.get $top) (global.set $top (i32.add (global.get $top) (local.get 3))))
+  (func (export "_initialize")
+    (i32.store (i32.const 80) (i32.const 1))
+    (i64.store (i32.const 88) (i64.const {}))
+    (if (call $poll (i32.const 64) (i32.const 1024) (i32.const 1) (i32.const 2048)) (then unreachable)))
+  (func (export "handle") (param i32) (result i32) (i32.const 4096)))"#,
+            ms * 1_000_000
+        ))
+    };
+    let tried = |ms| {
+        rig.try_subject(&waits(ms), |subscription| {
+            subscription.grants.clock = true;
+            subscription.limits.time_ms = 10_000;
+        })
+    };
+    assert!(tried(9_000).is_ok());
+    let refused = tried(10_001).err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|why| why.contains("(limits.time_ms)")), "{refused:?}");
+}

@@ -16,7 +16,10 @@ pub(crate) mod messaging;
 mod random;
 mod request;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use brolly_core::{Fault, HttpError, HttpRequest, HttpResponse, HttpTerms, Outside, Unreachable};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
@@ -100,10 +103,10 @@ impl Guest {
     /// The outside. While an instance is only tried out there is none, and what it is told in its place
     /// must not be used for a delivery.
     fn outside(&mut self) -> &dyn Outside {
-        if self.lent.outside().is_none() {
-            self.attempt.told_nothing_real = true;
+        match self.lent.outside() {
+            Some(outside) => outside,
+            None => &*self.attempt.before.get_or_insert_default(),
         }
-        self.lent.outside().unwrap_or(&Before)
     }
 
     /// What a call without its grant comes to.
@@ -119,20 +122,28 @@ impl From<Unreachable> for Stop {
     }
 }
 
-/// What an instance meets that is made only to see whether it can be made.
-struct Before;
+/// What an instance meets that is made only to see whether it can be made: a time that goes on while it
+/// waits, which takes none of ours.
+#[derive(Default)]
+pub(crate) struct Before {
+    waited_ms: AtomicU64,
+}
 
 impl Outside for Before {
     fn wall_ms(&self) -> Result<u64, Unreachable> {
-        Ok(0)
+        self.monotonic_ms()
     }
 
     fn monotonic_ms(&self) -> Result<u64, Unreachable> {
-        Ok(0)
+        Ok(self.waited_ms.load(Ordering::Relaxed))
     }
 
-    fn wait(&self, _: Duration, _: Duration) -> Result<bool, Unreachable> {
-        Ok(true)
+    fn wait(&self, wanted: Duration, at_most: Duration) -> Result<bool, Unreachable> {
+        let wanted = u64::try_from(wanted.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let waited = self.waited_ms.load(Ordering::Relaxed).saturating_add(wanted);
+        self.waited_ms.store(waited, Ordering::Relaxed);
+        // What it has waited so far is not in what is left.
+        Ok(Duration::from_millis(waited) <= at_most)
     }
 
     fn random(&self, count: usize) -> Result<Vec<u8>, Unreachable> {
