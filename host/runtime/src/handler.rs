@@ -7,8 +7,8 @@ use std::{
 };
 
 use brolly_core::{
-    Call, Code, Effects, Fault, Handled, Handler, Name, Outcome, PluginError, Refusal, Reuse, Subscription,
-    Verdict,
+    Call, Code, Effects, Fault, Handled, Handler, LogLine, Name, Outcome, PluginError, Refusal, Reuse,
+    Subscription, Verdict,
 };
 use parking_lot::Mutex;
 use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
@@ -16,7 +16,7 @@ use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
 use crate::{
     Error,
     attempt::{Guest, Terms},
-    fault::{self, Phase},
+    fault::{self, MAX_REASON_BYTES, Phase, cut},
     imports::HOST_CALL_BYTES,
     lent::{During, lend},
     library::Loaded,
@@ -133,10 +133,11 @@ impl WasmHandler {
                 }
                 return Ok(());
             }
-            Err(unable) => unable.verdict,
+            Err(unable) => unable,
         };
+        let wrote = wrote(&unable.logs);
         let plugin = subscription.plugin.as_ref().map_or("", Name::as_str);
-        let fault = match unable {
+        let fault = match unable.verdict {
             Verdict::Fault(fault) => fault,
             Verdict::Unavailable(reason) => return Err(PluginError::Host(reason)),
             Verdict::Outcome(outcome) => {
@@ -151,18 +152,22 @@ impl WasmHandler {
             | Fault::OutOfMemory { .. }
             | Fault::Limit { .. } => Refusal::new(
                 Code::InvalidDefinition,
-                format!("the plugin {plugin} cannot start within these limits: {fault}; raise that setting"),
+                format!(
+                    "the plugin {plugin} cannot start within these limits: {fault}; raise that setting{wrote}"
+                ),
             ),
             Fault::NotGranted(_) => Refusal::new(
                 Code::InvalidDefinition,
                 format!(
-                    "the plugin {plugin} cannot start without a grant: {fault}; grant it, or upload a version that does without"
+                    "the plugin {plugin} cannot start without a grant: {fault}; grant it, or upload a version that does without{wrote}"
                 ),
             ),
             Fault::Trap(_) | Fault::StackOverflow { .. } | Fault::BadCall(_) | Fault::BadExport(_) => {
                 Refusal::new(
                     Code::InvalidPlugin,
-                    format!("the plugin {plugin} cannot be started: {fault}; upload a version that starts"),
+                    format!(
+                        "the plugin {plugin} cannot be started: {fault}; upload a version that starts{wrote}"
+                    ),
                 )
             }
         };
@@ -233,6 +238,12 @@ impl Instance {
 fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
     store.data_mut().check_time()?;
     Ok(UpdateDeadline::Continue(1))
+}
+
+/// What it wrote, for the end of a sentence.
+fn wrote(logs: &[LogLine]) -> String {
+    let text = logs.iter().map(|line| line.text.trim()).collect::<Vec<_>>().join(" / ");
+    if text.is_empty() { text } else { format!("; it wrote {:?}", cut(text, MAX_REASON_BYTES / 2)) }
 }
 
 /// Draws up the attempt. Only an ack lets what it asked for take effect.

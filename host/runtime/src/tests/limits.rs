@@ -274,3 +274,15 @@ fn an_instance_may_wait_while_it_is_made_for_as_long_as_an_attempt_may_last() {
     let refused = tried(10_001).err().map(|error| error.to_string());
     assert!(refused.as_ref().is_some_and(|why| why.contains("(limits.time_ms)")), "{refused:?}");
 }
+
+#[test]
+fn what_a_plugin_that_cannot_start_wrote_is_told() {
+    let rig = Rig::new();
+    let starts = |end: &str| {
+        let write = "(call $log (i32.const 4) (i32.const 64) (i32.const 8))";
+        guest_with("no \\22way\\22", &format!("(func (export \"_initialize\") {write} {end})"), "(call $ack)")
+    };
+    let why = rig.try_subject(&starts("unreachable"), |_| {}).err().unwrap().to_string();
+    assert!(why.contains("; upload a version that starts; it wrote \"no \\\"way\\\"\" ("), "{why}");
+    assert!(rig.try_subject(&starts(""), |_| {}).is_ok());
+}
