@@ -17,7 +17,8 @@ pub trait Outside: Send + Sync {
     /// When nobody knows; the attempt is then given up without being counted.
     fn wall_ms(&self) -> Result<u64, Unreachable>;
 
-    /// Milliseconds since some moment that stays the same for as long as the host runs.
+    /// Milliseconds since some moment that stays the same for as long as the host runs. Never 0: Go's
+    /// runtime takes that for a clock that does not work, and ends.
     ///
     /// # Errors
     /// As [`Outside::wall_ms`].

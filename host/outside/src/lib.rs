@@ -57,7 +57,7 @@ impl Outside for System {
     }
 
     fn monotonic_ms(&self) -> Result<u64, Unreachable> {
-        Ok(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Ok(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1))
     }
 
     fn wait(&self, wanted: Duration, at_most: Duration) -> Result<bool, Unreachable> {

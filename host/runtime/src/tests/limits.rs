@@ -252,11 +252,15 @@ fn an_instance_may_wait_while_it_is_made_for_as_long_as_an_attempt_may_last() {
         embed(&format!(
             r#"(module
   (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
   (memory (export "memory") 8)
   (global $top (mut i32) (i32.const 65536))
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
     (global.get $top) (global.set $top (i32.add (global.get $top) (local.get 3))))
   (func (export "_initialize")
+    ;; As Go's runtime does.
+    (if (call $time (i32.const 1) (i64.const 0) (i32.const 2048)) (then unreachable))
+    (if (i64.eqz (i64.load (i32.const 2048))) (then unreachable))
     (i32.store (i32.const 80) (i32.const 1))
     (i64.store (i32.const 88) (i64.const {}))
     (if (call $poll (i32.const 64) (i32.const 1024) (i32.const 1) (i32.const 2048)) (then unreachable)))

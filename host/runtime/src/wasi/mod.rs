@@ -135,7 +135,7 @@ impl Outside for Before {
     }
 
     fn monotonic_ms(&self) -> Result<u64, Unreachable> {
-        Ok(self.waited_ms.load(Ordering::Relaxed))
+        Ok(self.waited_ms.load(Ordering::Relaxed).saturating_add(1))
     }
 
     fn wait(&self, wanted: Duration, at_most: Duration) -> Result<bool, Unreachable> {
