@@ -84,7 +84,8 @@ pub struct Rabbit {
 
 struct Processes {
     server: Option<Process>,
-    epmd: Process,
+    /// None where that of another node is used.
+    epmd: Option<Process>,
     keeper: Keeper,
 }
 
@@ -135,7 +136,7 @@ impl Rabbit {
         let mut said = String::new();
         // Another process may have taken a port since we looked.
         for _ in 0..3 {
-            match Self::try_start(options.clone()).await {
+            match Self::try_start(options.clone(), None).await {
                 Ok(rabbit) => return rabbit,
                 Err(error) if error.contains("eaddrinuse") || error.contains("in use") => said = error,
                 Err(error) => panic!("RabbitMQ does not start: {error}"),
@@ -144,22 +145,39 @@ impl Rabbit {
         panic!("RabbitMQ finds no free port: {said}")
     }
 
-    async fn try_start(options: Options) -> Result<Self, String> {
+    /// Starts another server, a node of the same cluster from then on. Takes about ten seconds.
+    ///
+    /// # Panics
+    /// When it does not start, or does not join.
+    pub async fn joined(&self) -> Self {
+        let node = Self::try_start(self.options.clone(), Some(self.ports.epmd)).await;
+        let node = node.unwrap_or_else(|error| panic!("another node of RabbitMQ does not start: {error}"));
+        node.ctl(&["stop_app"]).await;
+        node.ctl(&["join_cluster", &self.node]).await;
+        node.ctl(&["start_app"]).await;
+        node
+    }
+
+    async fn try_start(options: Options, epmd_of_another: Option<u16>) -> Result<Self, String> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let node = format!("brolly-test-{}-{number}@localhost", std::process::id());
         let installation = files::Installation::find()?;
         let folder = tempfile::Builder::new().prefix("brolly-rabbit-").tempdir().expect("a temporary folder");
-        let ports = Ports::free();
+        let mut ports = Ports::free();
+        ports.epmd = epmd_of_another.unwrap_or(ports.epmd);
         files::write(folder.path(), &installation, &ports, &options);
 
-        let mut epmd = Command::new(&installation.epmd);
-        epmd.args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()]);
-        let mut epmd = Process::start(&mut epmd, &folder.path().join("epmd.log"));
         let mut keeper = Keeper::of(folder.path());
-        keeper.watch([&epmd]);
-        // The server would start an epmd that outlives it, did it not find ours.
-        epmd.listens(ports.epmd, PATIENCE).await?;
+        let mut epmd = None;
+        if epmd_of_another.is_none() {
+            let mut command = Command::new(&installation.epmd);
+            command.args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()]);
+            let started = epmd.insert(Process::start(&mut command, &folder.path().join("epmd.log")));
+            keeper.watch([&*started]);
+            // The server would start an epmd that outlives it, did it not find ours.
+            started.listens(ports.epmd, PATIENCE).await?;
+        }
 
         let processes = Mutex::new(Processes { server: None, epmd, keeper });
         let rabbit = Self { processes, folder, installation, node, ports, options };
@@ -176,7 +194,7 @@ impl Rabbit {
         command.env("RABBITMQ_ALLOW_INPUT", "1").env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", arguments);
         let mut server = Process::start(&mut command, &self.folder.path().join("server.log"));
         let Processes { epmd, keeper, .. } = &mut *processes;
-        keeper.watch([&*epmd, &server]);
+        keeper.watch(epmd.iter().chain([&server]));
         server.prints("Server startup complete", PATIENCE).await?;
         processes.server = Some(server);
         Ok(())
@@ -287,6 +305,15 @@ impl Rabbit {
         said.into_owned()
     }
 
+    /// How many connections this node has, of those that its cluster has.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn connections(&self) -> usize {
+        let count = self.ctl(&["eval", "length(rabbit_networking:local_connections())."]).await;
+        count.trim().parse().unwrap_or_else(|error| panic!("{error}: {count}"))
+    }
+
     /// Makes a new virtual host.
     pub async fn vhost(&self) -> Vhost {
         static MADE: AtomicUsize = AtomicUsize::new(0);
@@ -336,7 +363,7 @@ impl Rabbit {
         let mut processes = self.processes.lock().await;
         let server = processes.server.take();
         let Processes { epmd, keeper, .. } = &mut *processes;
-        keeper.watch([&*epmd]);
+        keeper.watch(&*epmd);
         server
     }
 

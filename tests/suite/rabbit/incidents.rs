@@ -111,6 +111,40 @@ async fn a_deleted_queue_comes_back_and_a_memory_alarm_passes() {
     scene.exact(flow).await;
 }
 
+/// Each time it is the node that the host is connected with.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_a_cluster_that_die_cost_nothing() {
+    let Some(first) = super::rabbit("a cluster of RabbitMQ").await else { return };
+    let nodes = [first.joined().await, first.joined().await, first];
+    let (vhost, dir) = (nodes[0].vhost().await, tempfile::tempdir().unwrap());
+    let others: Vec<String> = nodes[1..].iter().map(|node| node.address().to_string()).collect();
+    let more = json!({"addresses": others, "confirm_timeout_ms": 5_000});
+    let server = super::host(dir.path(), &vhost.url, more).await;
+    super::broker_is(&server, "connected").await;
+    server.set_up_samples().await;
+    let flow = Flow::start(&server, 10_000, Duration::from_millis(400));
+    for _ in 0..3 {
+        let used = eventually("the host is connected with one", PATIENCE, || async {
+            let counts = futures::future::join_all(nodes.iter().map(Rabbit::connections)).await;
+            nodes.iter().zip(counts).find(|(_, connections)| *connections > 0).map(|(node, _)| node)
+        })
+        .await;
+        let before = flow::metric(&server, "brolly_broker_reconnects_total").await;
+        used.kill().await;
+        eventually("the loss is counted", PATIENCE, || async {
+            (flow::metric(&server, "brolly_broker_reconnects_total").await > before).then_some(())
+        })
+        .await;
+        // The other two go on.
+        flow::mended(&server, "rabbit").await;
+        used.start_again().await;
+    }
+    assert!(!flow.is_over(), "the incidents came while orders were flowing");
+    let orders = flow.finish(&server).await;
+    check(&server, &nodes[0], &vhost.name, &orders).await;
+    assert_eq!(server.terminate().await, Some(0));
+}
+
 /// RabbitMQ closes a channel (406) that has kept a message unacknowledged for too long; a retry that
 /// holds its key back does just that.
 #[tokio::test(flavor = "multi_thread")]

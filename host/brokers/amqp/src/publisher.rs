@@ -319,7 +319,10 @@ fn full(letter: &Letter) -> BrokerError {
     let to = if letter.exchange.as_str().is_empty() { &letter.routing_key } else { &letter.exchange };
     refused(
         Code::QueueFull,
-        format!("the server refuses the message: a queue that {:?} leads to is full", to.as_str()),
+        format!(
+            "the server refuses the message: a queue that {:?} leads to is full, or its node is down",
+            to.as_str()
+        ),
     )
 }
 
