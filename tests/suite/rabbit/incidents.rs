@@ -122,7 +122,7 @@ async fn nodes_of_a_cluster_that_die_cost_nothing() {
     let server = super::host(dir.path(), &vhost.url, more).await;
     super::broker_is(&server, "connected").await;
     server.set_up_samples().await;
-    let flow = Flow::start(&server, 10_000, Duration::from_millis(400));
+    let flow = Flow::start(&server, 8_000, Duration::from_millis(400));
     for _ in 0..3 {
         let used = eventually("the host is connected with one", PATIENCE, || async {
             let counts = futures::future::join_all(nodes.iter().map(Rabbit::connections)).await;
