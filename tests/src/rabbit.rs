@@ -324,14 +324,16 @@ impl Rabbit {
         Vhost { name, url }
     }
 
-    /// All queues of a virtual host (`/` is the default one), by name. Counts of quorum queues are
-    /// about a tenth of a second old, which is less than this takes.
+    /// All queues of a virtual host (`/` is the default one) that this node leads, by name. Counts of
+    /// quorum queues are about a tenth of a second old, which is less than this takes.
     ///
     /// # Panics
     /// When the server does not say.
     pub async fn queues(&self, vhost: &str) -> Vec<QueueCount> {
         let fields = ["name", "messages_ready", "messages_unacknowledged", "type"];
-        let arguments = [&["list_queues", "-p", vhost, "--formatter", "json"], &fields[..]].concat();
+        // Other nodes would have to connect to this program, which does not listen.
+        let arguments =
+            [&["list_queues", "--local", "-p", vhost, "--formatter", "json"], &fields[..]].concat();
         let listed = self.ctl(&arguments).await;
         let queues = serde_json::from_str(&listed);
         let mut queues: Vec<QueueCount> = queues.unwrap_or_else(|error| panic!("{error}: {listed}"));
