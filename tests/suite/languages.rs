@@ -3,15 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
 use brolly_tests::{
     orders,
     project::{brolly, command},
-    root,
     server::Server,
     skip,
 };
@@ -23,41 +20,22 @@ use crate::guide::{Block, Reader, languages};
 /// The languages of the guide, in its order.
 const PLUGINS: [&str; 2] = ["tally-js", "tally-py"];
 
-/// The languages' tools, which outlive the test.
-fn tools() -> PathBuf {
-    root().join("target/languages")
-}
-
-/// Runs what installs a language's tools, unless it has been run; where they cannot be had, it is skipped and
-/// says why.
+/// Runs what installs a language's tools; where they cannot be had, it is skipped and says why.
 fn installed(what: &str, place: &Path, commands: &str) -> bool {
-    // npm does not come to a whole tree when it installs once more, by way of a link.
-    let made = tools().join(format!("{what}.made"));
-    if fs::read_to_string(&made).is_ok_and(|by| by == commands) {
-        return true;
-    }
-    let folder = tools().join(what.trim_start_matches("tally-"));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).unwrap();
-    }
     let mut shell = command("sh", place, None);
     let output = shell.args(["-ec", commands]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         skip(what, said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("the tools cannot be had"));
-        return false;
     }
-    fs::write(made, commands).unwrap();
-    true
+    output.status.success()
 }
 
-/// A folder as the guide leaves it before this part.
+/// A folder as the guide leaves it before this part. What is installed goes with it: neither npm nor pip makes
+/// tools that work from another place, or come to a whole when they are installed once more.
 fn project(dir: &Path) -> PathBuf {
-    fs::create_dir_all(tools()).unwrap();
     brolly(dir, None, &["new", "refunds"], 0);
-    let place = dir.join("refunds");
-    symlink(tools(), place.join("tools")).unwrap();
-    place
+    dir.join("refunds")
 }
 
 #[tokio::test(flavor = "multi_thread")]
