@@ -133,10 +133,14 @@ impl Rabbit {
     /// # Panics
     /// When it does not start.
     pub async fn with(options: Options) -> Self {
+        Self::start_beside(options, None).await
+    }
+
+    async fn start_beside(options: Options, epmd_of_another: Option<u16>) -> Self {
         let mut said = String::new();
         // Another process may have taken a port since we looked.
         for _ in 0..3 {
-            match Self::try_start(options.clone(), None).await {
+            match Self::try_start(options.clone(), epmd_of_another).await {
                 Ok(rabbit) => return rabbit,
                 Err(error) if error.contains("eaddrinuse") || error.contains("in use") => said = error,
                 Err(error) => panic!("RabbitMQ does not start: {error}"),
@@ -150,8 +154,7 @@ impl Rabbit {
     /// # Panics
     /// When it does not start, or does not join.
     pub async fn joined(&self) -> Self {
-        let node = Self::try_start(self.options.clone(), Some(self.ports.epmd)).await;
-        let node = node.unwrap_or_else(|error| panic!("another node of RabbitMQ does not start: {error}"));
+        let node = Self::start_beside(self.options.clone(), Some(self.ports.epmd)).await;
         node.ctl(&["stop_app"]).await;
         node.ctl(&["join_cluster", &self.node]).await;
         node.ctl(&["start_app"]).await;

@@ -243,7 +243,8 @@ fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDead
 /// What it wrote, for the end of a sentence.
 fn wrote(logs: &[LogLine]) -> String {
     let text = logs.iter().map(|line| line.text.trim()).collect::<Vec<_>>().join(" / ");
-    if text.is_empty() { text } else { format!("; it wrote {:?}", cut(text, MAX_REASON_BYTES / 2)) }
+    // Cut as it is told: what cannot be printed takes more room then.
+    if text.is_empty() { text } else { cut(format!("; it wrote {text:?}"), MAX_REASON_BYTES / 2) }
 }
 
 /// Draws up the attempt. Only an ack lets what it asked for take effect.

@@ -282,11 +282,14 @@ fn an_instance_may_wait_while_it_is_made_for_as_long_as_an_attempt_may_last() {
 #[test]
 fn what_a_plugin_that_cannot_start_wrote_is_told() {
     let rig = Rig::new();
-    let starts = |end: &str| {
-        let write = "(call $log (i32.const 4) (i32.const 64) (i32.const 8))";
+    let starts = |bytes: u32, end: &str| {
+        let write = format!("(call $log (i32.const 4) (i32.const 64) (i32.const {bytes}))");
         guest_with("no \\22way\\22", &format!("(func (export \"_initialize\") {write} {end})"), "(call $ack)")
     };
-    let why = rig.try_subject(&starts("unreachable"), |_| {}).err().unwrap().to_string();
+    let why = rig.try_subject(&starts(8, "unreachable"), |_| {}).err().unwrap().to_string();
     assert!(why.contains("; upload a version that starts; it wrote \"no \\\"way\\\"\" ("), "{why}");
-    assert!(rig.try_subject(&starts(""), |_| {}).is_ok());
+    assert!(rig.try_subject(&starts(8, ""), |_| {}).is_ok());
+    // Zeros, each of which takes two characters when it is told.
+    let why = rig.try_subject(&starts(900, "unreachable"), |_| {}).err().unwrap().to_string();
+    assert!(why.contains("it wrote") && why.len() < 700, "{} bytes: {why}", why.len());
 }
