@@ -1,6 +1,7 @@
 //! The ledger over a real store: what is decided once, what effects survive, what races do.
 
 mod edited;
+mod retention;
 
 use std::{sync::Arc, thread};
 
@@ -34,22 +35,27 @@ fn open() -> Bench {
     Bench { _dir: dir, store, messages, ledger }
 }
 
+fn message(id: &str, published_at: Timestamp) -> Arc<Message> {
+    Arc::new(Message {
+        id: id.into(),
+        topic: name("orders.paid"),
+        key: "k".into(),
+        content_type: String::new(),
+        headers: std::collections::BTreeMap::new(),
+        published_at,
+        expires_at: None,
+        payload: Bytes::from_static(b"{}"),
+    })
+}
+
 impl Bench {
     /// A message that a broker has stored.
     fn delivery(&self, id: &str) -> Delivery {
-        let message = Arc::new(Message {
-            id: id.into(),
-            topic: name("orders.paid"),
-            key: "k".into(),
-            content_type: String::new(),
-            headers: std::collections::BTreeMap::new(),
-            published_at: Timestamp(1_000),
-            expires_at: None,
-            payload: Bytes::from_static(b"{}"),
-        });
+        let message = message(id, Timestamp(1_000));
         let seq = self.messages.allocate();
         let stored = StoredMessage {
             message: message.clone(),
+            met_at: message.published_at,
             routed: vec![name("q")],
             filter_errors: Vec::new(),
             parent: None,
@@ -472,22 +478,6 @@ async fn a_replay_begins_anew_and_keeps_the_history() {
     bench.settled().await;
     let (status, attempts) = bench.attempts("m");
     assert_eq!((status, attempts.len(), attempts[2].number), (Status::Acked, 3, 3));
-}
-
-#[tokio::test]
-async fn history_is_swept_when_nothing_needs_it() {
-    let bench = open();
-    let kept = bench.delivery("dead");
-    bench.decide(&kept, &Decision::DeadLetter { reason: "no".into() });
-    let gone = bench.delivery("acked");
-    bench.decide(&gone, &Decision::Ack);
-    bench.settled().await;
-    assert_eq!(bench.ledger.sweep(Timestamp(1_000), None).unwrap().removed, 0, "not old enough");
-    assert_eq!(bench.ledger.sweep(Timestamp(1_001), None).unwrap().removed, 1);
-    bench.settled().await;
-    assert!(bench.ledger.history("acked", None).unwrap().is_none());
-    assert!(bench.ledger.history("dead", None).unwrap().is_some());
-    assert!(bench.messages.find(&name("orders.paid"), "acked").unwrap().is_none(), "the id is free again");
 }
 
 #[tokio::test]
