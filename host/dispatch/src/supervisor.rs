@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Handle,
     alerts::Watch,
+    captures::Shelf,
     controller::{Controller, Wanted},
     feeds::Feeds,
     forgetting, rates,
@@ -27,7 +28,7 @@ pub(crate) struct Supervisor {
     tasks: JoinSet<()>,
     names: HashMap<Id, Name>,
     feeds: Feeds,
-    /// What goes on beside them: warnings for the owners of queues, and forgetting.
+    /// What goes on beside them: warnings for the owners of queues, forgetting, and the files of captures.
     chores: JoinSet<()>,
 }
 
@@ -47,6 +48,11 @@ impl Supervisor {
     /// finished what it had in hand.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut changes = self.handle.catalog().changes();
+        // Before the first attempt is recorded.
+        let shelf = Shelf::open(&self.handle).await;
+        if let Some(shelf) = &shelf {
+            self.chores.spawn(shelf.clone().run(stop.clone()));
+        }
         // Before the first notice is sent that waits from an earlier run.
         self.handle.follow_channels();
         self.chores.spawn(Watch::new(self.handle.clone()).run(stop.clone()));
@@ -70,6 +76,9 @@ impl Supervisor {
         }
         while self.tasks.join_next().await.is_some() {}
         while self.chores.join_next().await.is_some() {}
+        if let Some(shelf) = &shelf {
+            shelf.save().await;
+        }
         self.handle.parts().brokers.close_all().await;
         Ok(())
     }
