@@ -7,7 +7,6 @@ use brolly_core::{
     Publication, Queue, Retention, Route, Router, SystemClock, Timestamp, defaults,
 };
 use brolly_store::{Messages, Store};
-use bytes::Bytes;
 
 use crate::{Config, Embedded};
 
@@ -190,7 +189,7 @@ async fn what_is_moved_back_is_known_to_wait_where_its_routes_lead_now() {
         headers: BTreeMap::new(),
         published_at: Timestamp(1),
         expires_at: None,
-        payload: Bytes::new(),
+        payload: Vec::new().into(),
     };
     let (topic, mark) = (name("t"), "s");
     let moved = Moved { topic: &topic, message: &message, mark };
