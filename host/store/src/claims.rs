@@ -148,17 +148,16 @@ impl Claims {
         remove: impl FnOnce(Arc<Gone>) -> Result<bool, E>,
     ) -> Result<bool, E> {
         let id = (topic.clone(), id.to_owned());
+        // Named before the lock, which its end takes, so that it is dropped after it whatever happens.
+        let gone;
         let mut shard = self.shard(&id);
         let is_claimed = shard.claimed.get(&id).is_some_and(|claim| claim.strong_count() > 0);
         if is_claimed || !shard.forgotten.insert(id.clone()) {
             return Ok(false);
         }
         self.forgotten.fetch_add(1, Ordering::Relaxed);
-        // Dropped last, without the lock, which its end takes.
-        let gone = Arc::new(Gone { id, claims: Arc::downgrade(self) });
-        let removed = remove(gone.clone());
-        drop(shard);
-        removed
+        gone = Arc::new(Gone { id, claims: Arc::downgrade(self) });
+        remove(gone.clone())
     }
 }
 
@@ -218,6 +217,8 @@ mod tests {
             drop(held);
             assert!(forget(&claims).is_some());
         }
+        let panics = || claims.forget(&topic(), "m", |_| -> Result<bool, ()> { panic!("of a test") });
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).unwrap_err();
         let stays = claims.forget(&topic(), "m", |_| Ok::<_, ()>(false));
         assert_eq!(stays, Ok(false));
         assert!(!claims.is_forgotten(&topic(), "m"));
