@@ -102,17 +102,16 @@ async fn main() -> ExitCode {
     let dir = tempfile::tempdir().expect("a folder");
     let mut server = start(dir.path()).await;
     let digests = furnish(&server).await;
-    let elsewhere = Elsewhere::start().await;
+    let (elsewhere, mut coupons) = (Elsewhere::start().await, Coupons::default());
     let (mut topic, mut queues) = ("orders.paid", QUEUES.to_vec());
     if let Some(elsewhere) = &elsewhere {
         elsewhere.furnish(&server).await;
         topic = Elsewhere::NAME;
         queues.push(Elsewhere::NAME);
     }
-    let began = Instant::now();
-    let end = began + Duration::from_secs_f64(minutes * 60.0);
+    let settled = Instant::now() + SETTLED;
+    let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let (mut round, mut samples, mut changes) = (0_usize, Vec::new(), [0_u32; 5]);
-    let mut coupons = Coupons::default();
     while Instant::now() < end {
         publish(&server, topic, &batch(round)).await;
         round += 1;
@@ -120,9 +119,7 @@ async fn main() -> ExitCode {
         coupons.look(&server).await;
         if round.is_multiple_of(10) {
             let sample = sample(&server, dir.path(), round).await;
-            if began.elapsed() > SETTLED {
-                samples.push(sample);
-            }
+            samples.extend(Some(sample).filter(|_| Instant::now() > settled));
         }
         match rng.u32(..40) {
             0 => {
