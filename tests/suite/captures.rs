@@ -3,9 +3,10 @@
 use std::{fs, path::Path};
 
 use brolly_tests::{
+    eventually,
     project::{brolly, edit},
     root,
-    server::{Server, plugin_bytes},
+    server::{PATIENCE, Server, plugin_bytes},
 };
 use serde_json::{Value, json};
 
@@ -83,6 +84,24 @@ async fn failing_attempts_are_taken_from_a_running_host_and_made_again() {
     assert_eq!(captured(dir, &server, &["trapping", "--failing", "1"]), traps[..1]);
     let trap = replayed(dir, &traps[0], "hostile", &[], 0);
     assert!(trap.contains("outcome: fault") && trap.contains("reason: trap: "), "{trap}");
+    assert_eq!(server.terminate().await, Some(0));
+
+    // Yesterday's failures are there today, and after a crash those that had a moment to be written.
+    let server = Server::start(data.path()).await;
+    let again = captured(dir, &server, &["trapping", "--failing", "5"]);
+    assert_eq!(again, traps);
+    publish(&server, "late", 500).await;
+    eventually("it is written", PATIENCE, || async {
+        let files = fs::read_dir(data.path().join("captures/trapping")).unwrap();
+        let whole =
+            files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "json"));
+        (whole.count() == 3).then_some(())
+    })
+    .await;
+    server.kill().await;
+    let server = Server::start(data.path()).await;
+    let after = captured(dir, &server, &["trapping", "--failing", "5"]);
+    assert!(after.len() == 3 && after[0].contains("-late-") && after[1..] == traps, "{after:?}");
     assert_eq!(server.terminate().await, Some(0));
 }
 

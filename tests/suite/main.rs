@@ -10,6 +10,7 @@ mod console;
 mod crash;
 mod desk;
 mod embedded;
+mod forgetting;
 mod grants;
 mod guide;
 mod handlers;

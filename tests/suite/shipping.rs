@@ -18,7 +18,11 @@ const SETTLEMENT: &str = "/subscriptions/settlement";
 
 /// A host with the topic of the orders, and settlement on it, with these further fields.
 async fn settling(dir: &std::path::Path, more: Value) -> (Server, String) {
-    let server = Server::start(dir).await;
+    settling_with(dir, &[], more).await
+}
+
+async fn settling_with(dir: &std::path::Path, settings: &[(&str, &str)], more: Value) -> (Server, String) {
+    let server = Server::start_with(dir, &[], settings).await;
     server.put("/topics/orders.paid", json!({})).await;
     let version = server.upload("settlement", plugin_bytes("settlement")).await;
     server.subscribe("settlement", "orders.paid", "settlement", &version, more).await;
@@ -193,19 +197,22 @@ async fn a_version_that_traps_at_once_is_taken_back_by_itself() {
 
 /// How many swaps the test below makes; more by hand.
 const SWAPS: &str = "BROLLY_SWAPS";
-/// From so many swaps on, the store is first filled until its cache is full, and what the swaps may leave behind
-/// is the goal of 5 %, beside what sled keeps in memory of each order that lies on the disk. With fewer, its cache
-/// still takes 1.2 kB for each order.
+/// From so many swaps on, orders are first handled until as many are forgotten as come, and what the swaps may
+/// leave behind is the goal of 5 %. With fewer, the store's cache still fills: 1.2 kB for each order.
 const MANY_SWAPS: usize = 1_000;
+/// How long that is: the shortest time that a history can be kept for, and what it takes to forget.
+const UNTIL_AS_MANY_GO: Duration = Duration::from_secs(150);
+const HISTORY: (&str, &str) = ("BROLLY_HISTORY__KEEP_MS", "60000");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_swaps_under_load_lose_nothing_and_leave_nothing() {
     let count: usize = std::env::var(SWAPS).map_or(300, |count| count.parse().unwrap());
-    let (filled, warm_up, percent, of_an_order) =
-        if count < MANY_SWAPS { (0, 40, 25, 2_048) } else { (300_000, 400, 5, 64) };
+    let (settled, warm_up, percent, of_an_order) =
+        if count < MANY_SWAPS { (Duration::ZERO, 40, 25, 2_048) } else { (UNTIL_AS_MANY_GO, 400, 5, 0) };
     let dir = tempfile::tempdir().unwrap();
     let more = json!({"order": "key"});
-    let (server, first) = settling(dir.path(), more.clone()).await;
+    let (server, first) = settling_with(dir.path(), &[HISTORY], more.clone()).await;
+    let began = Instant::now();
     let mut versions = vec![first];
     for salt in ["a", "b"] {
         versions.push(server.upload("settlement", another_version(plugin_bytes("settlement"), salt)).await);
@@ -218,7 +225,7 @@ async fn hundreds_of_swaps_under_load_lose_nothing_and_leave_nothing() {
         server.bulk("orders.paid", orders::ndjson(&orders)).await.unwrap().ok();
         all.extend(orders);
         while waiting().await > 500 {
-            if all.len() < filled {
+            if began.elapsed() < settled {
                 continue;
             }
             for _ in 0..10 {
@@ -243,14 +250,15 @@ async fn hundreds_of_swaps_under_load_lose_nothing_and_leave_nothing() {
     };
     let [before, after] = [median(&before), median(&after[after.len().saturating_sub(before.len())..])];
     eprintln!(
-        "{made} swaps over {} orders; memory {} MiB before, {} MiB after",
+        "{made} swaps over {} orders in {} s; memory {} MiB before, {} MiB after",
         all.len(),
+        began.elapsed().as_secs(),
         before >> 20,
         after >> 20
     );
     assert_eq!(swaps(&server).await.len(), 50, "the latest are kept");
     // A handler that stayed for each swap would be a hundred mebibytes.
-    let allowed = before + before * percent / 100 + (all.len() - filled) as u64 * of_an_order;
+    let allowed = before + before * percent / 100 + all.len() as u64 * of_an_order;
     assert!(after < allowed, "{before} bytes before, {after} after {made} swaps, {allowed} are allowed");
     assert_eq!(server.terminate().await, Some(0));
 }

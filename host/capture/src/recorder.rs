@@ -1,4 +1,4 @@
-//! Records attempts around the handler that makes them, and keeps the latest of them in memory.
+//! Records attempts around the handler that makes them, and keeps the latest of them.
 //!
 //! Off, it costs one load of an atomic for each attempt. On, it notes what the attempt reads; only an
 //! attempt that is kept costs more. What is kept is bounded in number and in bytes, for one subscription
@@ -82,11 +82,23 @@ impl Recorders {
         self.recorders.write().entry(subscription.clone()).or_insert_with(new).clone()
     }
 
+    /// What all of them keep, each with its number: the higher, the later.
+    pub(crate) fn kept(&self) -> Vec<(Name, Numbered)> {
+        let numbered = |recorder: &Recorder| {
+            let kept = recorder.kept.lock();
+            kept.captures.iter().map(|one| (one.number, one.capture.clone())).collect()
+        };
+        self.recorders.read().iter().map(|(name, recorder)| (name.clone(), numbered(recorder))).collect()
+    }
+
     /// Forgets a subscription that is no more, with its captures.
     pub fn forget(&self, subscription: &Name) {
         self.recorders.write().remove(subscription);
     }
 }
+
+/// Captures with their numbers.
+pub(crate) type Numbered = Vec<(u64, Arc<Capture>)>;
 
 /// Keeps the captures of one subscription.
 pub struct Recorder {
@@ -98,9 +110,17 @@ pub struct Recorder {
 
 #[derive(Default)]
 struct Kept {
-    /// Oldest first, each with its size.
-    captures: VecDeque<(Arc<Capture>, usize)>,
+    /// Oldest first.
+    captures: VecDeque<One>,
+    /// The number of the next one.
+    next: u64,
     skipped: u64,
+}
+
+struct One {
+    number: u64,
+    capture: Arc<Capture>,
+    size: usize,
 }
 
 /// What a recorder has.
@@ -151,13 +171,19 @@ impl Recorder {
     /// The newest captures, at most `limit`; only failing ones if so wanted.
     pub fn captures(&self, failing: bool, limit: usize) -> Captures {
         let kept = self.kept.lock();
-        let newest = kept.captures.iter().rev().map(|(capture, _)| capture);
+        let newest = kept.captures.iter().rev().map(|one| &one.capture);
         let wanted = newest.filter(|capture| !failing || capture.is_failing()).take(limit);
         Captures { mode: self.mode(), captures: wanted.cloned().collect(), skipped: kept.skipped }
     }
 
     fn skip(&self) {
         self.kept.lock().skipped += 1;
+    }
+
+    /// Keeps what was kept under this number before the host started. To be called in the order of numbers.
+    pub(crate) fn restore(&self, number: u64, capture: Capture) {
+        self.kept.lock().next = number;
+        self.keep(capture);
     }
 
     fn keep(&self, capture: Capture) {
@@ -167,23 +193,25 @@ impl Recorder {
         }
         let mut kept = self.kept.lock();
         // An attempt that lost a race for the state is made again: the last one is what happened.
-        let is_again = |(other, _): &(Arc<Capture>, usize)| {
-            other.attempt == capture.attempt && other.idempotency_key == capture.idempotency_key
+        let is_again = |one: &One| {
+            one.capture.attempt == capture.attempt && one.capture.idempotency_key == capture.idempotency_key
         };
         if let Some(at) = kept.captures.iter().position(is_again)
-            && let Some((_, size)) = kept.captures.remove(at)
+            && let Some(before) = kept.captures.remove(at)
         {
-            self.total.fetch_sub(size, Ordering::Relaxed);
+            self.total.fetch_sub(before.size, Ordering::Relaxed);
         }
         while kept.captures.len() >= MAX_CAPTURES || !self.has_room(size) {
-            let Some((_, size)) = kept.captures.pop_front() else {
+            let Some(oldest) = kept.captures.pop_front() else {
                 kept.skipped += 1;
                 return;
             };
-            self.total.fetch_sub(size, Ordering::Relaxed);
+            self.total.fetch_sub(oldest.size, Ordering::Relaxed);
         }
         self.total.fetch_add(size, Ordering::Relaxed);
-        kept.captures.push_back((Arc::new(capture), size));
+        let number = kept.next;
+        kept.next += 1;
+        kept.captures.push_back(One { number, capture: Arc::new(capture), size });
     }
 
     fn has_room(&self, size: usize) -> bool {
@@ -193,7 +221,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let size: usize = self.kept.get_mut().captures.iter().map(|(_, size)| size).sum();
+        let size: usize = self.kept.get_mut().captures.iter().map(|one| one.size).sum();
         self.total.fetch_sub(size, Ordering::Relaxed);
     }
 }
@@ -228,7 +256,7 @@ impl Handler for Recording {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use brolly_core::{
@@ -291,13 +319,13 @@ mod tests {
         }
     }
 
-    struct Rig {
-        recorder: Arc<Recorder>,
+    pub(crate) struct Rig {
+        pub(crate) recorder: Arc<Recorder>,
         handler: Arc<dyn Handler>,
     }
 
     impl Rig {
-        fn new(recorders: &Recorders, name: &str) -> Self {
+        pub(crate) fn new(recorders: &Recorders, name: &str) -> Self {
             let recorder = recorders.of(&Name::new(name).unwrap());
             let subscription = serde_json::from_value(json!({"queue": "q", "plugin": "p",
                 "version": format!("sha256:{}", "ab".repeat(32)), "config": {"c": "d"}}))
@@ -321,10 +349,15 @@ mod tests {
             })
         }
 
-        fn ids(&self, failing: bool, limit: usize) -> Vec<String> {
+        pub(crate) fn ids(&self, failing: bool, limit: usize) -> Vec<String> {
             let captures = self.recorder.captures(failing, limit).captures;
             captures.iter().map(|capture| capture.message.id.clone()).collect()
         }
+    }
+
+    /// Has an attempt at this message fail.
+    pub(crate) fn fail(rig: &Rig, id: &str) {
+        rig.handle(&message(id, "fault", "a"), &Large(1));
     }
 
     #[test]

@@ -42,11 +42,13 @@ pub struct Config {
     pub tracer: Option<Tracer>,
     /// The folder that backups are put into; none where none can be made.
     pub backups: Option<PathBuf>,
+    /// The folder that captures are kept in; none where a restart forgets them.
+    pub captures: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_ms: 7 * 24 * 60 * 60 * 1000, tracer: None, backups: None }
+        Self { history_ms: 7 * 24 * 60 * 60 * 1000, tracer: None, backups: None, captures: None }
     }
 }
 

@@ -15,6 +15,7 @@ mod dead_letters;
 mod desk;
 mod error;
 mod feeds;
+mod forgetting;
 mod forward;
 mod handle;
 mod inspection;

@@ -1,10 +1,10 @@
 //! Compares the subscriptions that are wanted with those that have a controller, and starts and
-//! stops the difference; sweeps the history; drains everything at the end.
+//! stops the difference; drains everything at the end.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use brolly_catalog::Snapshot;
-use brolly_core::{Name, Timestamp};
+use brolly_core::Name;
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
@@ -14,14 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Handle,
     alerts::Watch,
+    captures::Shelf,
     controller::{Controller, Wanted},
     feeds::Feeds,
-    rates,
+    forgetting, rates,
     status::Board,
 };
-
-/// How often old history is looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs every subscription that is wanted.
 pub(crate) struct Supervisor {
@@ -30,8 +28,8 @@ pub(crate) struct Supervisor {
     tasks: JoinSet<()>,
     names: HashMap<Id, Name>,
     feeds: Feeds,
-    /// What warns the owners of queues.
-    warning: JoinSet<()>,
+    /// What goes on beside them: warnings for the owners of queues, forgetting, and the files of captures.
+    chores: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -42,7 +40,7 @@ impl Supervisor {
             tasks: JoinSet::new(),
             names: HashMap::new(),
             feeds: Feeds::default(),
-            warning: JoinSet::new(),
+            chores: JoinSet::new(),
         }
     }
 
@@ -50,13 +48,16 @@ impl Supervisor {
     /// finished what it had in hand.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut changes = self.handle.catalog().changes();
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut swept_to = None;
+        // Before the first attempt is recorded.
+        let shelf = Shelf::open(&self.handle).await;
+        if let Some(shelf) = &shelf {
+            self.chores.spawn(shelf.clone().run(stop.clone()));
+        }
         // Before the first notice is sent that waits from an earlier run.
         self.handle.follow_channels();
-        self.warning.spawn(Watch::new(self.handle.clone()).run(stop.clone()));
-        self.warning.spawn(self.handle.parts().alerts.clone().run(stop.clone()));
+        self.chores.spawn(Watch::new(self.handle.clone()).run(stop.clone()));
+        self.chores.spawn(self.handle.parts().alerts.clone().run(stop.clone()));
+        self.chores.spawn(forgetting::run(self.handle.clone(), stop.clone()));
         loop {
             changes.borrow_and_update();
             self.handle.configure_brokers().await?;
@@ -67,7 +68,6 @@ impl Supervisor {
                 () = stop.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
                 Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),
-                _ = sweep.tick() => swept_to = self.sweep(swept_to).await,
             }
         }
         self.feeds.stop().await;
@@ -75,7 +75,10 @@ impl Supervisor {
             wanted.send_replace(None);
         }
         while self.tasks.join_next().await.is_some() {}
-        while self.warning.join_next().await.is_some() {}
+        while self.chores.join_next().await.is_some() {}
+        if let Some(shelf) = &shelf {
+            shelf.save().await;
+        }
         self.handle.parts().brokers.close_all().await;
         Ok(())
     }
@@ -132,32 +135,6 @@ impl Supervisor {
         if let Err(error) = ended {
             tracing::error!(subscription = %name, %error, "the controller of a subscription broke off and is started anew");
             self.controllers.remove(&name);
-        }
-    }
-
-    /// One part of a pass over what is old; answers where the next part begins.
-    async fn sweep(&self, after: Option<u64>) -> Option<u64> {
-        let parts = self.handle.parts().clone();
-        let cutoff = Timestamp(parts.clock.now().0.saturating_sub(self.handle.config().history_ms));
-        let swept = tokio::task::spawn_blocking(move || parts.ledger.sweep(cutoff, after)).await;
-        match swept {
-            Ok(Ok(swept)) => {
-                if swept.removed > 0 {
-                    tracing::info!(
-                        removed = swept.removed,
-                        "messages older than the history was kept for were forgotten"
-                    );
-                }
-                swept.next
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "old history could not be removed");
-                None
-            }
-            Err(error) => {
-                tracing::error!(%error, "the sweep of old history broke off");
-                None
-            }
         }
     }
 }

@@ -83,6 +83,7 @@ impl Ledger {
         let copy = edit(&original, self.next_copy_id(&original)?).map_err(Error::from)?;
         let (record, subscription) = (self.messages.allocate(), letter.subscription);
         let stored = StoredMessage {
+            met_at: copy.published_at,
             message: Arc::new(copy),
             routed: vec![queue.clone()],
             filter_errors: Vec::new(),

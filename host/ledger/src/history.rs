@@ -126,7 +126,11 @@ impl Ledger {
         Ok(waiting)
     }
 
-    fn deliveries(&self, seq: u64) -> Result<Vec<DeliveryHistory>, Error> {
+    /// What became of the message of this number.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn deliveries(&self, seq: u64) -> Result<Vec<DeliveryHistory>, Error> {
         let mut histories: Vec<DeliveryHistory> = Vec::new();
         for row in self.store.scan(&keys::delivery_prefix(seq), None) {
             let (key, value) = row?;
@@ -181,7 +185,7 @@ impl Ledger {
                 if matches_deliveries(search, &statuses) {
                     found.items.push((stored, statuses));
                 }
-            } else if passed(search, &stored, ascending) {
+            } else if !ascending && passed(search, &stored) {
                 return Ok(found);
             }
             if found.items.len() >= limit || spent >= Self::SEARCH_BUDGET {
@@ -226,14 +230,10 @@ fn matches_deliveries(search: &Search, statuses: &[(Name, Status)]) -> bool {
     })
 }
 
-/// Whether no later message of the listing can match: messages lie in the order of their publishing,
-/// give or take the clock's own steps, for which a minute is allowed.
-fn passed(search: &Search, stored: &StoredMessage, ascending: bool) -> bool {
+/// Whether no earlier message can match: messages lie in the order in which this host met them, give or take
+/// the clock's own steps, for which a minute is allowed, and none was published after it was met. When it was
+/// published says nothing of its neighbours: it may have waited elsewhere for long.
+fn passed(search: &Search, stored: &StoredMessage) -> bool {
     const SLACK_MS: u64 = 60_000;
-    let at = stored.message.published_at.0;
-    if ascending {
-        search.until.is_some_and(|until| at > until.0.saturating_add(SLACK_MS))
-    } else {
-        search.from.is_some_and(|from| at.saturating_add(SLACK_MS) < from.0)
-    }
+    search.from.is_some_and(|from| stored.met_at.0.saturating_add(SLACK_MS) < from.0)
 }

@@ -63,8 +63,11 @@ pub struct Begun {
     subscription: Name,
     queue: Name,
     seq: u64,
-    /// Held while the message table does not have the message yet.
+    /// Held until its outcome is durable, so that its message is not forgotten meanwhile; none for one that
+    /// its queue holds.
     claim: Option<Arc<Claim>>,
+    /// Whether the message table has the message.
+    is_stored: bool,
     row: Option<DeliveryRow>,
     /// Counts from 1, anew after a replay; what retry policies look at.
     pub attempt: u32,
@@ -169,22 +172,22 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<Begin, Error> {
         let message = &*delivery.message;
-        let identity = match delivery.record {
-            Some(seq) => Identity::Known(seq),
-            None => self.messages.identify(&message.topic, &message.id)?,
-        };
         // What nobody has met has no attempt. A claim, though, may outlive the commit that ends it by a
         // moment in which this very delivery is seen again: then there is a row.
-        let unmet = matches!(identity, Identity::New(_));
-        let (seq, claim) = match identity {
-            Identity::Known(seq) | Identity::Met(seq) => (seq, None),
-            Identity::New(claim) | Identity::Pending(claim) => (claim.seq(), Some(claim)),
+        let (claim, is_stored, is_new) = match delivery.record {
+            Some(_) => (None, true, false),
+            None => match self.messages.identify(&message.topic, &message.id)? {
+                Identity::Known(claim) | Identity::Met(claim) => (Some(claim), true, false),
+                Identity::Pending(claim) => (Some(claim), false, false),
+                Identity::New(claim) => (Some(claim), false, true),
+            },
         };
-        let row = match delivery.first || unmet {
+        let seq = delivery.record.or(claim.as_ref().map(|claim| claim.seq())).unwrap_or_default();
+        let row = match delivery.first || is_new {
             true => None,
             false => deliveries::read(&self.store, seq, subscription)?,
         };
-        let elsewhere = row.is_none() && claim.is_none() && !delivery.first;
+        let elsewhere = row.is_none() && is_stored && !delivery.first;
         if elsewhere && deliveries::decided_by_another(&self.store, seq, subscription, queue)? {
             return Ok(Begin::Decided(Settlement::Ack));
         }
@@ -203,6 +206,7 @@ impl Ledger {
             queue: queue.clone(),
             seq,
             claim,
+            is_stored,
             attempt: row.as_ref().map_or(delivery.attempts, |row| row.counted).saturating_add(1),
             idempotency_key: idempotency_key(subscription, message),
             row,
@@ -215,7 +219,8 @@ impl Ledger {
     /// # Errors
     /// When the store cannot be read, or fails.
     pub async fn returns(&self, topic: &Name, id: &str) -> Result<(), Error> {
-        let Some(seq) = self.messages.find(topic, id)? else { return Ok(()) };
+        let Some(held) = self.messages.hold(topic, id)? else { return Ok(()) };
+        let seq = held.seq();
         let mut commit = Commit::default();
         for row in deliveries::of_message(&self.store, seq) {
             let (subscription, mut row) = row?;
@@ -225,6 +230,7 @@ impl Ledger {
             }
             commit.put(keys::delivery(seq, &subscription), deliveries::encode(&row)?);
         }
+        commit.then(move || drop(held));
         Ok(self.store.commit(commit).await?)
     }
 
@@ -297,14 +303,17 @@ impl Ledger {
                 Status::Dead
             }
         };
-        if let Some(claim) = begun.claim.clone() {
+        if !begun.is_stored {
             let stored = StoredMessage {
                 message: message.clone(),
+                met_at: finished.at,
                 routed: vec![begun.queue.clone()],
                 filter_errors: Vec::new(),
                 parent: None,
             };
             self.messages.stage_met(begun.seq, &stored, commit)?;
+        }
+        if let Some(claim) = begun.claim.clone() {
             commit.then(move || drop(claim));
         }
         let published = published.into_iter().map(|accepted| (accepted.topic, accepted.id)).collect();

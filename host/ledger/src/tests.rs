@@ -1,6 +1,8 @@
 //! The ledger over a real store: what is decided once, what effects survive, what races do.
 
 mod edited;
+mod retention;
+mod search;
 
 use std::{sync::Arc, thread};
 
@@ -12,7 +14,7 @@ use brolly_store::{Config, Messages, Store, StoredMessage};
 use bytes::Bytes;
 
 use crate::{
-    Attempt, AttemptOutcome, Begin, Begun, Error, Finish, Finished, Ledger, Left, Search, StateView, Status,
+    Attempt, AttemptOutcome, Begin, Begun, Error, Finish, Finished, Ledger, Left, StateView, Status,
 };
 
 struct Bench {
@@ -34,22 +36,27 @@ fn open() -> Bench {
     Bench { _dir: dir, store, messages, ledger }
 }
 
+fn message(id: &str, published_at: Timestamp) -> Arc<Message> {
+    Arc::new(Message {
+        id: id.into(),
+        topic: name("orders.paid"),
+        key: "k".into(),
+        content_type: String::new(),
+        headers: std::collections::BTreeMap::new(),
+        published_at,
+        expires_at: None,
+        payload: Bytes::from_static(b"{}"),
+    })
+}
+
 impl Bench {
     /// A message that a broker has stored.
     fn delivery(&self, id: &str) -> Delivery {
-        let message = Arc::new(Message {
-            id: id.into(),
-            topic: name("orders.paid"),
-            key: "k".into(),
-            content_type: String::new(),
-            headers: std::collections::BTreeMap::new(),
-            published_at: Timestamp(1_000),
-            expires_at: None,
-            payload: Bytes::from_static(b"{}"),
-        });
+        let message = message(id, Timestamp(1_000));
         let seq = self.messages.allocate();
         let stored = StoredMessage {
             message: message.clone(),
+            met_at: message.published_at,
             routed: vec![name("q")],
             filter_errors: Vec::new(),
             parent: None,
@@ -472,51 +479,4 @@ async fn a_replay_begins_anew_and_keeps_the_history() {
     bench.settled().await;
     let (status, attempts) = bench.attempts("m");
     assert_eq!((status, attempts.len(), attempts[2].number), (Status::Acked, 3, 3));
-}
-
-#[tokio::test]
-async fn history_is_swept_when_nothing_needs_it() {
-    let bench = open();
-    let kept = bench.delivery("dead");
-    bench.decide(&kept, &Decision::DeadLetter { reason: "no".into() });
-    let gone = bench.delivery("acked");
-    bench.decide(&gone, &Decision::Ack);
-    bench.settled().await;
-    assert_eq!(bench.ledger.sweep(Timestamp(1_000), None).unwrap().removed, 0, "not old enough");
-    assert_eq!(bench.ledger.sweep(Timestamp(1_001), None).unwrap().removed, 1);
-    bench.settled().await;
-    assert!(bench.ledger.history("acked", None).unwrap().is_none());
-    assert!(bench.ledger.history("dead", None).unwrap().is_some());
-    assert!(bench.messages.find(&name("orders.paid"), "acked").unwrap().is_none(), "the id is free again");
-}
-
-#[tokio::test]
-async fn search_finds_by_envelope_and_by_what_became_of_it() {
-    let bench = open();
-    for (id, decision) in [("a", Decision::Ack), ("b", retry()), ("c", Decision::Ack)] {
-        let delivery = bench.delivery(id);
-        bench.decide(&delivery, &decision);
-    }
-    bench.settled().await;
-    let find = |search: Search, ascending, limit| -> Vec<String> {
-        let found = bench.ledger.search(&search, None, ascending, limit).unwrap();
-        found.items.into_iter().map(|(stored, _)| stored.message.id.clone()).collect()
-    };
-    assert_eq!(find(Search::default(), false, 10), ["c", "b", "a"]);
-    assert_eq!(find(Search::default(), true, 2), ["a", "b"]);
-    let acked = Search { status: Some(Status::Acked), subscription: Some(name("s")), ..Search::default() };
-    assert_eq!(find(acked, true, 10), ["a", "c"]);
-    assert!(find(Search { key: Some("other".into()), ..Search::default() }, true, 10).is_empty());
-    assert!(find(Search { until: Some(Timestamp(1_000)), ..Search::default() }, true, 10).is_empty());
-    let first = bench.ledger.search(&Search::default(), None, true, 2).unwrap();
-    let rest = bench.ledger.search(&Search::default(), first.next, true, 2).unwrap();
-    assert_eq!(rest.items.len(), 1);
-    assert!(rest.next.is_none());
-    assert_eq!(first.next, first.last);
-    assert!(rest.last > first.last);
-    let none = bench.ledger.search(&Search::default(), rest.last, true, 2).unwrap();
-    assert_eq!((none.items.len(), none.next, none.last), (0, None, rest.last));
-    let other = Search { key: Some("other".into()), ..Search::default() };
-    assert_eq!(bench.ledger.search(&other, None, true, 10).unwrap().last, rest.last, "all were looked at");
-    assert_eq!(bench.ledger.search(&other, None, false, 10).unwrap().last, Some(1), "down to the first");
 }

@@ -8,7 +8,8 @@
 //! 3  length of the file (u64)              envelope and payload in a file
 //! ```
 //!
-//! A change of the envelope takes new numbers and keeps reading the old ones.
+//! 4 to 6 are the same with the moment when the message was met (u64, ms since 1970) before everything
+//! else; otherwise it was met when it was published. A change of the envelope takes new numbers and keeps reading the old ones.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,6 +28,8 @@ pub(crate) const ROW_BYTES: usize = crate::store::VALUE_BYTES;
 const IN_ROW: u8 = 1;
 const PAYLOAD_IN_FILE: u8 = 2;
 const ALL_IN_FILE: u8 = 3;
+/// What is added to these three where the moment of meeting follows.
+const WITH_MET_AT: u8 = 3;
 
 /// Everything of a stored message but its payload.
 #[derive(Serialize, Deserialize)]
@@ -74,19 +77,34 @@ pub(crate) fn encode(stored: &StoredMessage) -> Result<Encoded, String> {
     let guess =
         128 + message.id.len() + message.key.len() + 32 * (envelope.headers.len() + envelope.routed.len());
     let mut row = Vec::with_capacity(guess + if inline { payload.len() } else { 0 });
-    row.push(IN_ROW);
+    let met_at = (stored.met_at != message.published_at).then_some(stored.met_at);
+    begin(&mut row, IN_ROW, met_at);
+    let start = row.len();
     let mut row = postcard::to_extend(&envelope, row).map_err(|error| error.to_string())?;
     if inline && row.len() + payload.len() <= ROW_BYTES {
         row.extend_from_slice(payload);
         return Ok(Encoded { row, file: None });
     }
-    let envelope = row.get(1..).unwrap_or_default();
-    if row.len() + 8 <= ROW_BYTES {
-        let row = [&[PAYLOAD_IN_FILE], &length(payload)[..], envelope].concat();
-        return Ok(Encoded { row, file: Some(payload.clone()) });
+    let envelope = row.get(start..).unwrap_or_default();
+    let (format, file, envelope) = match row.len() + 8 <= ROW_BYTES {
+        true => (PAYLOAD_IN_FILE, payload.clone(), envelope),
+        false => (ALL_IN_FILE, Bytes::from([envelope, payload].concat()), &[][..]),
+    };
+    let mut row = Vec::with_capacity(start + 8 + envelope.len());
+    begin(&mut row, format, met_at);
+    row.extend_from_slice(&length(&file));
+    row.extend_from_slice(envelope);
+    Ok(Encoded { row, file: Some(file) })
+}
+
+fn begin(row: &mut Vec<u8>, format: u8, met_at: Option<Timestamp>) {
+    match met_at {
+        None => row.push(format),
+        Some(met_at) => {
+            row.push(format + WITH_MET_AT);
+            row.extend_from_slice(&met_at.0.to_be_bytes());
+        }
     }
-    let file = Bytes::from([envelope, payload].concat());
-    Ok(Encoded { row: [&[ALL_IN_FILE], &length(&file)[..]].concat(), file: Some(file) })
 }
 
 /// Reads a row. `file` is called at most once, with the length of the file that belongs to it; none
@@ -97,21 +115,31 @@ pub(crate) fn decode<E: From<Damaged>>(
     file: impl FnOnce(u64) -> Result<Bytes, E>,
 ) -> Result<StoredMessage, E> {
     let damaged = |reason: &str| E::from(Damaged(reason.to_owned()));
-    let (&format, rest) = row.split_first().ok_or_else(|| damaged("it is empty"))?;
-    match format {
-        IN_ROW => Ok(open(rest, |payload| row.slice_ref(payload), wants_payload)?),
-        PAYLOAD_IN_FILE | ALL_IN_FILE => {
-            let (length, rest) = rest.split_first_chunk().ok_or_else(|| damaged("it ends too early"))?;
-            let length = u64::from_be_bytes(*length);
-            if format == ALL_IN_FILE {
-                let all = file(length)?;
-                return Ok(open(&all, |payload| all.slice_ref(payload), wants_payload)?);
-            }
+    let number = |rest: &mut &[u8]| {
+        let (number, behind) = rest.split_first_chunk().ok_or_else(|| damaged("it ends too early"))?;
+        *rest = behind;
+        Ok::<_, E>(u64::from_be_bytes(*number))
+    };
+    let (&first, mut rest) = row.split_first().ok_or_else(|| damaged("it is empty"))?;
+    let (format, met_at) = match first {
+        4..=6 => (first - WITH_MET_AT, Some(Timestamp(number(&mut rest)?))),
+        _ => (first, None),
+    };
+    let mut stored = match format {
+        IN_ROW => open(rest, |payload| row.slice_ref(payload), wants_payload)?,
+        PAYLOAD_IN_FILE => {
+            let length = number(&mut rest)?;
             let payload = if wants_payload { file(length)? } else { Bytes::new() };
-            Ok(open(rest, |_| payload, true)?)
+            open(rest, |_| payload, true)?
         }
-        other => Err(damaged(&format!("its format is {other}, this version knows 1 to 3"))),
-    }
+        ALL_IN_FILE => {
+            let all = file(number(&mut rest)?)?;
+            open(&all, |payload| all.slice_ref(payload), wants_payload)?
+        }
+        _ => return Err(damaged(&format!("its format is {first}, this version knows 1 to 6"))),
+    };
+    stored.met_at = met_at.unwrap_or(stored.met_at);
+    Ok(stored)
 }
 
 /// Why bytes are no message.
@@ -147,6 +175,7 @@ fn open(
         Some((seq, subscription)) => Some(Parent { seq, subscription: name(subscription)? }),
     };
     Ok(StoredMessage {
+        met_at: message.published_at,
         message: Arc::new(message),
         routed: envelope.routed.into_iter().map(name).collect::<Result<_, _>>()?,
         filter_errors: filter_errors.collect::<Result<_, _>>()?,
@@ -199,9 +228,13 @@ mod tests {
         let parent = prop::option::of(
             (any::<u64>(), names()).prop_map(|(seq, subscription)| Parent { seq, subscription }),
         );
-        (message, routed, filter_errors, parent).prop_map(|(message, routed, filter_errors, parent)| {
-            StoredMessage { message, routed, filter_errors, parent }
-        })
+        let met_at = any::<Option<u64>>();
+        (message, routed, filter_errors, parent, met_at).prop_map(
+            |(message, routed, filter_errors, parent, met_at)| {
+                let met_at = met_at.map_or(message.published_at, Timestamp);
+                StoredMessage { message, met_at, routed, filter_errors, parent }
+            },
+        )
     }
 
     fn read(row: &Bytes, file: Option<&Bytes>, wants_payload: bool) -> Result<StoredMessage, String> {
@@ -225,7 +258,8 @@ mod tests {
                 message: Arc::new(Message { payload: Bytes::new(), ..(*stored.message).clone() }),
                 ..stored
             };
-            let needed = encoded.file.filter(|_| row.first() == Some(&ALL_IN_FILE));
+            let all_in_file = [ALL_IN_FILE, ALL_IN_FILE + WITH_MET_AT];
+            let needed = encoded.file.filter(|_| row.first().is_some_and(|format| all_in_file.contains(format)));
             prop_assert_eq!(read(&row, needed.as_ref(), false), Ok(bare));
         }
 
@@ -251,7 +285,10 @@ mod tests {
     fn the_format_is_checked() {
         let refused = |row: &'static [u8]| read(&Bytes::from_static(row), None, true).unwrap_err();
         assert_eq!(refused(&[]), "it is empty");
-        assert_eq!(refused(&[4, 0, 0]), "its format is 4, this version knows 1 to 3");
-        assert_eq!(refused(&[2, 0, 0]), "it ends too early");
+        assert_eq!(refused(&[0, 0, 0]), "its format is 0, this version knows 1 to 6");
+        assert_eq!(refused(&[7, 0, 0]), "its format is 7, this version knows 1 to 6");
+        for row in [&[2, 0, 0][..], &[4, 0, 0], &[6, 0, 0, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(refused(row), "it ends too early");
+        }
     }
 }

@@ -37,7 +37,9 @@ const FORMAT: &str = "format";
 
 /// The latest form of what is stored, which this version of Brolly writes. It reads this one and all earlier ones;
 /// a later one it could only damage. A change that an earlier version of Brolly cannot read takes the next number.
-const LATEST_FORMAT: u32 = 1;
+///
+/// 2: messages from elsewhere say when they were met.
+const LATEST_FORMAT: u32 = 2;
 
 const NO_COPY: &str = "the last stop was not clean, and the database is recovered without a copy of it";
 

@@ -201,6 +201,12 @@ pub fn index_prefix(id: &str) -> Vec<u8> {
     key(INDEX, &[id.as_bytes(), &[END]])
 }
 
+/// The messages of all ids that begin so, in any topic.
+#[must_use]
+pub fn index_of_ids(beginning: &str) -> Vec<u8> {
+    key(INDEX, &[beginning.as_bytes()])
+}
+
 /// Id and topic.
 #[must_use]
 pub fn parse_index(key: &[u8]) -> Option<(&str, Name)> {

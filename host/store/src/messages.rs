@@ -7,7 +7,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use brolly_core::{Commit, Message, Name};
+use brolly_core::{Commit, Message, MessageId, Name, Timestamp};
 use bytes::Bytes;
 
 use crate::{
@@ -30,6 +30,9 @@ const FLOOR: &str = "seq";
 pub struct StoredMessage {
     /// The message.
     pub message: Arc<Message>,
+    /// When this host accepted it, or finished its first attempt at it. When it was published may be what
+    /// somebody elsewhere says, and is anything.
+    pub met_at: Timestamp,
     /// The queues that it went to.
     pub routed: Vec<Name>,
     /// Routes whose filter could not be evaluated for it, with the reason.
@@ -47,14 +50,14 @@ pub struct Parent {
     pub subscription: Name,
 }
 
-/// Whether the message of an id is known.
+/// Whether the message of an id is known. It is not forgotten while the claim is held.
 #[derive(Debug)]
 pub enum Identity {
-    /// It was accepted, and is stored under this number.
-    Known(u64),
-    /// A delivery of it was taken, and it is stored under this number. Whether all of its queues have it
-    /// nobody has told: a publish that was cut off may have reached some of them.
-    Met(u64),
+    /// It was accepted, and is stored.
+    Known(Arc<Claim>),
+    /// A delivery of it was taken, and it is stored. Whether all of its queues have it nobody has told: a
+    /// publish that was cut off may have reached some of them.
+    Met(Arc<Claim>),
     /// Nobody has met it before; it gets the number of the claim.
     New(Arc<Claim>),
     /// Others have met it and it is not stored yet; it gets the number that they share.
@@ -128,7 +131,24 @@ impl Messages {
     /// # Errors
     /// [`Error::Read`], [`Error::Corrupt`] or [`Error::Closed`].
     pub fn find(&self, topic: &Name, id: &str) -> Result<Option<u64>, Error> {
-        Ok(self.look_up(topic, id)?.map(|(seq, _)| seq))
+        match self.claims.is_forgotten(topic, id) {
+            true => Ok(None),
+            false => Ok(self.look_up(topic, id)?.map(|(seq, _)| seq)),
+        }
+    }
+
+    /// The message of an id in a topic, for who is about to write something of it: it is not forgotten
+    /// while the claim is held.
+    ///
+    /// # Errors
+    /// As [`Messages::find`].
+    pub fn hold(&self, topic: &Name, id: &str) -> Result<Option<Arc<Claim>>, Error> {
+        Ok(match self.identify(topic, id)? {
+            Identity::Known(claim) | Identity::Met(claim) => Some(claim),
+            Identity::New(_) => None,
+            // It may be stored by now, while others still hold what they claimed before.
+            Identity::Pending(claim) => self.find(topic, id)?.map(|_| claim),
+        })
     }
 
     fn look_up(&self, topic: &Name, id: &str) -> Result<Option<(u64, Origin)>, Error> {
@@ -143,8 +163,8 @@ impl Messages {
     pub fn identify(&self, topic: &Name, id: &str) -> Result<Identity, Error> {
         let claimed = self.claims.claim(topic, id, || self.look_up(topic, id), || self.allocate())?;
         Ok(match claimed {
-            Claimed::Stored((seq, Origin::Accepted)) => Identity::Known(seq),
-            Claimed::Stored((seq, Origin::Met)) => Identity::Met(seq),
+            Claimed::Stored(claim, Origin::Accepted) => Identity::Known(claim),
+            Claimed::Stored(claim, Origin::Met) => Identity::Met(claim),
             Claimed::New(claim) => Identity::New(claim),
             Claimed::Pending(claim) => Identity::Pending(claim),
         })
@@ -162,6 +182,24 @@ impl Messages {
             Ok((topic, indexed(&key, &value)?.0))
         });
         found.collect()
+    }
+
+    /// The ids of a topic that begin so, in no order that means anything.
+    ///
+    /// # Errors
+    /// As [`Messages::find`].
+    pub fn ids<'a>(
+        &self,
+        topic: &'a Name,
+        beginning: &str,
+    ) -> impl Iterator<Item = Result<MessageId, Error>> + use<'a> {
+        self.store.scan(&keys::index_of_ids(beginning), None).filter_map(move |row| match row {
+            Ok((key, _)) => {
+                let (id, of) = keys::parse_index(&key)?;
+                (of == *topic).then(|| Ok(id.to_owned()))
+            }
+            Err(error) => Some(Err(error)),
+        })
     }
 
     /// Adds a message that is accepted, and its index entry, to a commit. A payload over 64 KiB is first
@@ -243,16 +281,36 @@ impl Messages {
         Listing { messages: self.clone(), rows, payloads: true }
     }
 
-    /// Adds to a commit that a message and its index entry go. Its payload's file, if it has one,
-    /// goes after the commit is durable.
-    pub fn stage_remove(&self, seq: u64, message: &Message, commit: &mut Commit) {
-        commit.delete(keys::index(&message.id, &message.topic));
-        commit.delete(keys::message(seq));
-        self.recent.remove(seq);
-        if self.blobs.has(seq) {
-            let blobs = self.blobs.clone();
-            commit.then(move || blobs.remove(seq));
-        }
+    /// Forgets a message, unless somebody holds it; tells whether it goes. `rest` is asked while nobody can
+    /// come by its id: it adds what is to go along and answers whether the message is to go at all. Its
+    /// payload's file, if it has one, goes after the commit is durable.
+    ///
+    /// # Errors
+    /// Those of `rest`; then the message stays.
+    pub fn forget<E>(
+        &self,
+        seq: u64,
+        message: &Message,
+        rest: impl FnOnce(&mut Commit) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        self.claims.forget(&message.topic, &message.id, |gone| {
+            let mut commit = Commit::default();
+            if !rest(&mut commit)? {
+                return Ok(false);
+            }
+            commit.delete(keys::index(&message.id, &message.topic));
+            commit.delete(keys::message(seq));
+            self.recent.remove(seq);
+            let blobs = self.blobs.has(seq).then(|| self.blobs.clone());
+            commit.then(move || {
+                if let Some(blobs) = blobs {
+                    blobs.remove(seq);
+                }
+                drop(gone);
+            });
+            self.store.submit(commit);
+            Ok(true)
+        })
     }
 
     pub(crate) fn store(&self) -> &Store {

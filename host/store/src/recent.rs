@@ -35,9 +35,10 @@ impl Recent {
         state.bytes += size(message);
         state.messages.insert(seq, message.clone());
         state.order.push_back(seq);
-        while state.bytes > KEPT_BYTES
-            && let Some(oldest) = state.order.pop_front()
+        while let Some(&oldest) = state.order.front()
+            && (state.bytes > KEPT_BYTES || !state.messages.contains_key(&oldest))
         {
+            state.order.pop_front();
             state.forget(oldest);
         }
     }

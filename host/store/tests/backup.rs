@@ -124,7 +124,8 @@ fn message(id: &str) -> StoredMessage {
         expires_at: None,
         payload: vec![9; 200_000].into(),
     };
-    StoredMessage { message: Arc::new(message), routed: Vec::new(), filter_errors: Vec::new(), parent: None }
+    let (message, met_at) = (Arc::new(message), Timestamp(0));
+    StoredMessage { message, met_at, routed: Vec::new(), filter_errors: Vec::new(), parent: None }
 }
 
 async fn payloads_in_files_go_along(engine: Engine) {
@@ -142,9 +143,9 @@ async fn payloads_in_files_go_along(engine: Engine) {
     let backup = Backup::begin(&messages, dir.path().join("copy")).unwrap();
     let (late, commit) = put("late");
     store.commit(commit).await.unwrap();
-    let mut removal = Commit::default();
-    messages.stage_remove(gone, &message("gone").message, &mut removal);
-    store.commit(removal).await.unwrap();
+    let forgotten = messages.forget(gone, &message("gone").message, |_| Ok::<_, ()>(true));
+    assert_eq!(forgotten, Ok(true));
+    store.commit(Commit::default()).await.unwrap();
     let blob = |seq: u64| dir.path().join("store/blobs").join(format!("{seq:016x}"));
     assert!(blob(gone).exists(), "while a copy is made nothing that it may need is removed");
     backup.finish().unwrap();

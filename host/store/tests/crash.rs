@@ -67,7 +67,8 @@ fn message(n: u64) -> StoredMessage {
         expires_at: None,
         payload: vec![b'p'; size].into(),
     };
-    StoredMessage { message: Arc::new(message), routed: Vec::new(), filter_errors: Vec::new(), parent: None }
+    let (message, met_at) = (Arc::new(message), Timestamp(0));
+    StoredMessage { message, met_at, routed: Vec::new(), filter_errors: Vec::new(), parent: None }
 }
 
 fn row(table: &str, n: u64) -> Vec<u8> {

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use brolly_core::{BrokerError, Code, Commit, Message, MessageId, Name, NewMessage, Refusal};
+use brolly_core::{
+    BrokerError, Clock as _, Code, Commit, Message, MessageId, Name, NewMessage, Refusal, Timestamp,
+};
 use brolly_dispatch::{Error, TraceContext};
 use bytes::Bytes;
 
@@ -36,13 +38,14 @@ pub(crate) enum Action {
     Replay,
     Discard,
     Edit,
+    Forget,
     Lose,
     Repeat,
 }
 
 impl Action {
     /// How likely each is, about; of each life some kinds are left out, and others come often.
-    const LIKELY: [(Self, u32); 19] = [
+    const LIKELY: [(Self, u32); 20] = [
         (Self::Publish, 60),
         (Self::PublishAgain, 10),
         (Self::PublishChild, 6),
@@ -60,6 +63,7 @@ impl Action {
         (Self::Replay, 20),
         (Self::Discard, 4),
         (Self::Edit, 6),
+        (Self::Forget, 12),
         (Self::Lose, 10),
         (Self::Repeat, 10),
     ];
@@ -141,6 +145,7 @@ fn act(world: &World, host: &Host, action: Action) {
             letters(world, host, Letters::Discard, queue, |world| world.rng.borrow_mut().bool());
         }
         Action::Edit => edit(world, host),
+        Action::Forget => forget(world, host),
         Action::Lose => world.far.lose(1),
         Action::Repeat => world.far.repeat(world.rng.borrow_mut().usize(..1_000)),
     }
@@ -249,6 +254,9 @@ fn published<T>(world: &World, ids: &[(String, String)], answered: &Result<Vec<T
             Ok(_) => {
                 known.answered = true;
                 known.open -= 1;
+                if let Some(host) = &*world.host.borrow() {
+                    model.answered(host, id);
+                }
             }
             Err(Error::Refused(_)) => known.open -= 1,
             // Nobody knows.
@@ -385,10 +393,10 @@ fn edit(world: &World, host: &Host) {
     let Some(letter) = found.get(world.rng.borrow_mut().usize(..found.len().max(1))) else { return };
     let (seq, what) = (letter.seq, format!("edit {} in {queue}", letter.message_id));
     let what = if letter.topic.as_str() == CHILD { format!("edit a child in {queue}") } else { what };
-    let (ledger, broker) = (host.ledger.clone(), host.embedded.clone());
+    let (ledger, broker, now) = (host.ledger.clone(), host.embedded.clone(), world.clock.now());
     let call = async move {
         let edited = |original: &Message, id: MessageId| -> Result<Message, Refusal> {
-            Ok(Message { id, payload: Bytes::from_static(b"c"), ..original.clone() })
+            Ok(Message { id, published_at: now, payload: Bytes::from_static(b"c"), ..original.clone() })
         };
         let stage = |record, message: &Message, commit: &mut Commit| {
             brolly_core::Broker::stage_replay(&broker, &queue, record, message, commit).map_err(Error::from)
@@ -397,4 +405,26 @@ fn edit(world: &World, host: &Host) {
         at_the_desk(done.map(drop).map_err(|error| error.to_string()))
     };
     ask(world, Pending { what, call: Box::pin(call) });
+}
+
+/// What is old goes, if nothing needs it.
+fn forget(world: &World, host: &Host) {
+    let now = world.clock.now();
+    let cutoff = Timestamp(now.0.saturating_sub(world.rng.borrow_mut().u64(50..1_500)));
+    let is_known = |message: &Message| matches!(host.messages.find(&message.topic, &message.id), Ok(Some(_)));
+    let known: Vec<_> =
+        host.messages.oldest(None).flatten().filter(|(_, stored)| is_known(&stored.message)).collect();
+    // What goes can still be read, until that is written.
+    let swept = host.ledger.sweep(cutoff, now, None);
+    if let Some(error) = swept.unreadable {
+        world.broken(format!("old history cannot be read: {error}"));
+    }
+    world.say(|| format!("{} messages are forgotten", swept.removed));
+    for (seq, stored) in known.into_iter().filter(|(_, stored)| !is_known(&stored.message)) {
+        let in_hand = world.is_in_hand(&stored.message);
+        let forgotten = world.model.borrow_mut().forget(host, seq, &stored, cutoff, in_hand);
+        if let Err(broken) = forgotten {
+            world.broken(broken);
+        }
+    }
 }

@@ -6,8 +6,9 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use brolly_core::Call;
+use brolly_core::{Call, Timestamp};
 use brolly_dispatch::{DeliveryStatus as Status, History};
+use brolly_store::StoredMessage;
 
 use crate::{
     host::Host,
@@ -27,6 +28,10 @@ pub(crate) struct Model {
     acts: BTreeMap<Delivery, Act>,
     /// Messages that an operator sent back: their place in the order is gone.
     pub replayed: BTreeSet<String>,
+    /// What the host has forgotten, by its number, or tried to before a power cut.
+    forgotten: BTreeMap<u64, Forgotten>,
+    /// Topics and ids that need not be there any more.
+    excused: BTreeSet<(String, String)>,
     /// The first thing that did not hold.
     pub broken: Option<String>,
     pub cuts: u64,
@@ -44,6 +49,15 @@ pub(crate) struct Known {
     pub delayed: bool,
 }
 
+/// A message that was forgotten.
+struct Forgotten {
+    topic: String,
+    id: String,
+    key: String,
+    payload: String,
+    statuses: Vec<(String, Status)>,
+}
+
 impl Known {
     fn may_exist(&self) -> bool {
         self.answered || self.open > 0
@@ -58,6 +72,11 @@ fn decided(status: Status) -> bool {
 }
 
 fn history(host: &Host, topic: &str, id: &str) -> Result<Option<History>, String> {
+    // What is about to be forgotten is as good as gone.
+    let found = host.messages.find(&names::name(topic), id).map_err(|error| error.to_string())?;
+    if found.is_none() {
+        return Ok(None);
+    }
     host.ledger.history(id, Some(&names::name(topic))).map_err(|error| error.to_string())
 }
 
@@ -99,6 +118,60 @@ impl Model {
         self.acts.insert(delivery, act);
     }
 
+    /// Notes that a message goes, which nothing may need any more.
+    pub(crate) fn forget(
+        &mut self,
+        host: &Host,
+        seq: u64,
+        stored: &StoredMessage,
+        cutoff: Timestamp,
+        in_hand: bool,
+    ) -> Result<(), String> {
+        let message = &stored.message;
+        let (topic, id) = (message.topic.to_string(), message.id.clone());
+        let what = format!("{id} of {topic} is forgotten");
+        if in_hand {
+            return Err(format!("{what} while it is in hand"));
+        }
+        if stored.met_at >= cutoff {
+            return Err(format!("{what}, and was met at {}, not before {}", stored.met_at.0, cutoff.0));
+        }
+        // Not by the id: that is gone already.
+        let statuses = host.ledger.deliveries(seq).map_err(|error| error.to_string())?;
+        for delivery in &statuses {
+            let last = delivery.attempts.last().map_or(0, |attempt| attempt.at.0);
+            if delivery.status == Status::Dead || last >= cutoff.0 {
+                return Err(format!(
+                    "{what}, and is {:?} in {} since {last}",
+                    delivery.status, delivery.subscription
+                ));
+            }
+        }
+        let statuses: Vec<_> = statuses
+            .into_iter()
+            .map(|delivery| (delivery.subscription.to_string(), delivery.status))
+            .collect();
+        for queue in stored.routed.iter().filter(|queue| queue.as_str() != names::REMOTE) {
+            if !statuses
+                .iter()
+                .any(|(subscription, status)| subscription == queue.as_str() && decided(*status))
+            {
+                return Err(format!("{what} and not decided in {queue}"));
+            }
+        }
+        self.excused.insert((topic.clone(), id.clone()));
+        let payload = String::from_utf8_lossy(&message.payload).into_owned();
+        self.forgotten.insert(seq, Forgotten { topic, id, key: message.key.clone(), payload, statuses });
+        Ok(())
+    }
+
+    /// Something was published, and answered with success: if it is there now, it has to be from now on.
+    pub(crate) fn answered(&mut self, host: &Host, id: &(String, String)) {
+        if matches!(history(host, &id.0, &id.1), Ok(Some(_))) {
+            self.excused.remove(id);
+        }
+    }
+
     /// Whether this delivery may be handled now.
     pub(crate) fn may_handle(&self, host: &Host, call: &Call<'_>) -> Result<(), String> {
         let (subscription, message) = (call.subscription.as_str(), call.message);
@@ -112,7 +185,9 @@ impl Model {
             return Err(format!("{what} is {status:?} and is handled again"));
         }
         let before = history.deliveries.iter().find(|delivery| delivery.subscription == *call.subscription);
-        if let Some(before) = before.filter(|before| before.replays == 0) {
+        // Attempts that were forgotten still count where the broker counts them.
+        let counts_alone = !self.forgotten.values().any(|gone| gone.topic == topic && gone.id == id);
+        if let Some(before) = before.filter(|before| before.replays == 0 && counts_alone) {
             let made = u32::try_from(before.attempts.len()).unwrap_or(u32::MAX);
             if call.attempt != made + 1 {
                 return Err(format!(
@@ -157,7 +232,7 @@ impl Model {
     pub(crate) fn check_answered(&self, host: &Host) -> Result<(), String> {
         for ((topic, id), known) in self.messages.iter().filter(|((topic, _), _)| topic != names::FAR) {
             let history = history(host, topic, id)?;
-            if known.answered && history.is_none() {
+            if known.answered && history.is_none() && !self.excused.contains(&(topic.clone(), id.clone())) {
                 return Err(format!("{id} of {topic} was accepted, and is lost"));
             }
             // A handler may have published the same.
@@ -180,6 +255,10 @@ impl Model {
     pub(crate) fn check_end(&self, host: &Host) -> Result<(), String> {
         self.check_answered(host)?;
         let mut totals = Totals::default();
+        let gone = self.gone(host)?;
+        for forgotten in &gone {
+            totals.count_forgotten(forgotten);
+        }
         for item in host.messages.oldest(None) {
             let (seq, stored) = item.map_err(|error| error.to_string())?;
             let message = &stored.message;
@@ -195,8 +274,15 @@ impl Model {
                 };
                 totals.count(subscription, &message.key, status, id);
                 let took_effect = number(host, subscription, &names::done(message))?;
-                if took_effect != u64::from(status == Status::Acked) {
-                    return Err(format!("{what} is {status:?} and took effect {took_effect} times"));
+                let before = gone.iter().filter(|gone| gone.topic == topic && gone.id == id).filter(|gone| {
+                    gone.statuses.iter().any(|(of, status)| of == subscription && *status == Status::Acked)
+                });
+                let before = before.count() as u64;
+                if took_effect != u64::from(status == Status::Acked) + before {
+                    return Err(format!(
+                        "{what} is {status:?} and took effect {took_effect} times, {before} of them before it was \
+                         forgotten"
+                    ));
                 }
                 if topic != CHILD {
                     self.check_children(host, subscription, topic, id, status)?;
@@ -211,6 +297,17 @@ impl Model {
         }
         self.check_nameless(&totals)?;
         totals.check(host)
+    }
+
+    /// What was forgotten, without what a power cut has brought back.
+    fn gone(&self, host: &Host) -> Result<Vec<&Forgotten>, String> {
+        let mut gone = Vec::new();
+        for (seq, forgotten) in &self.forgotten {
+            if host.messages.load(*seq).map_err(|error| error.to_string())?.is_none() {
+                gone.push(forgotten);
+            }
+        }
+        Ok(gone)
     }
 
     fn published(&self, subscription: &str, topic: &str, id: &str, status: Status) -> Option<Act> {
@@ -231,6 +328,13 @@ impl Model {
         let published = self.published(subscription, topic, id, status) == Some(Act::Child);
         let by_producer = self.messages.get(&(CHILD.to_owned(), child.clone())).is_some_and(Known::may_exist);
         let there = history(host, CHILD, &child)?.is_some();
+        let forgotten = |topic: &str, id: &str| {
+            self.excused.contains(&(topic.to_owned(), id.to_owned()))
+                || self.forgotten.values().any(|gone| gone.topic == topic && gone.id == id)
+        };
+        if forgotten(CHILD, &child) || forgotten(topic, id) {
+            return Ok(());
+        }
         match (published, there) {
             (true, false) => Err(format!("{child} was published by an acknowledged attempt, and is lost")),
             (false, true) if !by_producer => Err(format!("{child} is there, and nobody published it")),
@@ -247,7 +351,11 @@ impl Model {
             let expect = u64::from(matches!(act, Some(Act::Nameless | Act::Child)));
             let by_producer = self.messages.contains_key(&(CHILD.to_owned(), child.clone()));
             let found = totals.children.get(&child).copied().unwrap_or(0);
-            if found != expect && !by_producer && topic != CHILD {
+            let forgotten = self
+                .forgotten
+                .values()
+                .any(|gone| gone.payload == child || (gone.topic == *topic && gone.id == *id));
+            if found != expect && !by_producer && !forgotten && topic != CHILD {
                 return Err(format!("{child} is there {found} times, not {expect}"));
             }
         }
@@ -259,6 +367,8 @@ impl Model {
 #[derive(Default)]
 struct Totals {
     acked: BTreeMap<String, u64>,
+    /// Acknowledged and forgotten since.
+    forgotten: BTreeMap<String, u64>,
     keys: BTreeMap<(String, String), u64>,
     dead: BTreeMap<String, u64>,
     statuses: BTreeMap<(String, String), Status>,
@@ -281,9 +391,19 @@ impl Totals {
         }
     }
 
+    fn count_forgotten(&mut self, gone: &Forgotten) {
+        for (subscription, _) in gone.statuses.iter().filter(|(_, status)| *status == Status::Acked) {
+            *self.forgotten.entry(subscription.clone()).or_default() += 1;
+            if !gone.key.is_empty() {
+                *self.keys.entry((subscription.clone(), gone.key.clone())).or_default() += 1;
+            }
+        }
+    }
+
     fn check(&self, host: &Host) -> Result<(), String> {
         for subscription in names::SUBSCRIPTIONS {
-            let acked = self.acked.get(subscription).copied().unwrap_or(0);
+            let forgotten = self.forgotten.get(subscription).copied().unwrap_or(0);
+            let acked = self.acked.get(subscription).copied().unwrap_or(0) + forgotten;
             let all = number(host, subscription, names::ALL)?;
             if all != acked {
                 return Err(format!("{subscription} acknowledged {acked}, and its state says {all}"));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use brolly_alerts::Alerts;
-use brolly_core::Call;
+use brolly_core::{Call, Message};
 
 use crate::{
     act::Action,
@@ -157,6 +157,12 @@ impl World {
         !ours
             .enumerate()
             .any(|(beneath, handling)| handling.calls > RACES || (handling.calls == RACES && beneath > 0))
+    }
+
+    /// Whether a worker has a delivery of this message in hand.
+    pub(crate) fn is_in_hand(&self, message: &Message) -> bool {
+        let in_hand = self.in_hand.borrow();
+        in_hand.iter().any(|(_, topic, id)| topic == message.topic.as_str() && *id == message.id)
     }
 
     pub(crate) fn is_handling(&self, subscription: &str) -> bool {

@@ -103,18 +103,23 @@ pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), 
     {
         let mut commit = Commit::default();
         let _order = inner.publishing.order.lock();
-        match known(inner, topic, &message.id)? {
+        if pending(inner, topic, &message.id).is_some() {
+            return Err(being_published(topic, &message.id).into());
+        }
+        // Held until what is written of it is durable: its message must not be forgotten meanwhile.
+        let held =
+            inner.messages.hold(topic, &message.id).map_err(|error| failed("move to", topic, error))?;
+        match &held {
+            Some(held) => stage_again(inner, held.seq(), &message, &routing, &room, &mut commit)?,
             None => {
+                let (message, met_at) = (Arc::new(message), inner.clock.now());
                 let Routing { queues: routed, filter_errors } = routing;
-                let stored =
-                    StoredMessage { message: Arc::new(message), routed, filter_errors, parent: None };
+                let stored = StoredMessage { message, met_at, routed, filter_errors, parent: None };
                 stage_new(inner, stored, None, &room, &mut commit)?;
             }
-            Some(Known::Stored(seq)) => stage_again(inner, seq, &message, &routing, &room, &mut commit)?,
-            Some(Known::Pending(_)) => return Err(being_published(topic, &message.id).into()),
         }
         commit.then(move || {
-            drop(permit);
+            drop((permit, held));
             let _ = durable.send(());
         });
         inner.store.submit(commit);
@@ -213,19 +218,26 @@ fn being_published(topic: &Name, id: &str) -> Refusal {
 enum Known {
     /// It is accepted and not yet durable; tells when it is.
     Pending(oneshot::Receiver<()>),
-    /// The store has its message under this number.
-    Stored(u64),
+    /// The store has its message.
+    Stored,
 }
 
 fn known(inner: &Inner, topic: &Name, id: &MessageId) -> Result<Option<Known>, BrokerError> {
     // In this order: an id leaves the pending ones only when the store has it.
-    if let Some(waiting) = inner.publishing.pending.lock().get_mut(&(topic.clone(), id.clone())) {
-        let (durable, when_durable) = oneshot::channel();
-        waiting.push(durable);
+    if let Some(when_durable) = pending(inner, topic, id) {
         return Ok(Some(Known::Pending(when_durable)));
     }
     let stored = inner.messages.find(topic, id).map_err(|error| failed("publish to", topic, error))?;
-    Ok(stored.map(Known::Stored))
+    Ok(stored.map(|_| Known::Stored))
+}
+
+/// What tells when an id is durable that is accepted and not durable yet.
+fn pending(inner: &Inner, topic: &Name, id: &MessageId) -> Option<oneshot::Receiver<()>> {
+    let mut pending = inner.publishing.pending.lock();
+    let waiting = pending.get_mut(&(topic.clone(), id.clone()))?;
+    let (durable, when_durable) = oneshot::channel();
+    waiting.push(durable);
+    Some(when_durable)
 }
 
 /// Adds one message to a commit, unless its topic has the id already.
@@ -261,6 +273,7 @@ fn stage(
     };
     let stored = StoredMessage {
         message: Arc::new(message),
+        met_at: now,
         routed: routing.queues,
         filter_errors: routing.filter_errors,
         parent,
@@ -299,8 +312,8 @@ fn stage_new(
     Ok(())
 }
 
-/// Adds a message that its topic has had to those queues that it is not in. Where it was handled, the
-/// ledger will know it.
+/// Adds a message that its topic has had, and that is held, to those queues that it is not in. Where it was
+/// handled, the ledger will know it.
 fn stage_again(
     inner: &Inner,
     seq: u64,
@@ -310,6 +323,16 @@ fn stage_again(
     commit: &mut Commit,
 ) -> Result<(), BrokerError> {
     let entry = Entry { taken: true, ..Entry::new(seq, message) };
+    let stored = inner.messages.load(seq).map_err(|error| failed("publish to", &message.topic, error))?;
+    // Its routes may be others than they were; it is forgotten when it waits in none of the queues named here.
+    if let Some(mut stored) = stored {
+        stored.met_at = inner.clock.now();
+        let more = routing.queues.iter().filter(|queue| !stored.routed.contains(queue));
+        let more: Vec<_> = more.cloned().collect();
+        stored.routed.extend(more);
+        let staged = inner.messages.stage(seq, &stored, commit);
+        staged.map_err(|error| failed("publish to", &message.topic, error))?;
+    }
     for queue in &routing.queues {
         let key = keys::queue_entry(queue, seq);
         if inner.store.get(&key).map_err(|error| failed("publish to", queue, error))?.is_some() {

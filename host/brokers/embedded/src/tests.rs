@@ -1,10 +1,10 @@
 //! What the contract of all brokers does not cover: handlers' publishes, and commits that are given up.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use brolly_core::{
-    Broker, BrokerError, Code, Commit, Consume, Name, NewMessage, Order, Origin, Outgoing, Publication,
-    Queue, Retention, Route, Router, SystemClock, defaults,
+    Broker, BrokerError, Code, Commit, Consume, Message, Moved, Name, NewMessage, Order, Origin, Outgoing,
+    Publication, Queue, Retention, Route, Router, SystemClock, Timestamp, defaults,
 };
 use brolly_store::{Messages, Store};
 
@@ -27,19 +27,9 @@ async fn open(max_messages: u64) -> Bench {
     let messages = Messages::open(&store).unwrap();
     let broker =
         Embedded::open(store.clone(), messages.clone(), Arc::new(SystemClock), Config::default()).unwrap();
-    let route = Route {
-        topic: name("t"),
-        queue: name("q"),
-        key_pattern: "#".into(),
-        filter: None,
-        description: String::new(),
-    };
-    let retention = Retention { max_messages, ..Retention::default() };
-    let queue = Arc::new(Queue { retention, ..Queue::on(defaults::broker()) });
-    let router = Arc::new(Router::new(&Router::default(), [(&name("r"), &route)]).unwrap());
-    let wanted = Publication { queues: vec![(name("q"), queue)], router, ..Publication::default() };
-    broker.configure(wanted).await.unwrap();
-    Bench { _dir: dir, store, messages, broker }
+    let bench = Bench { _dir: dir, store, messages, broker };
+    bench.lead_to("q", max_messages).await;
+    bench
 }
 
 fn outgoing(id: &str) -> Outgoing {
@@ -54,6 +44,27 @@ impl Bench {
             Err(BrokerError::Refused(refusal)) => Err(refusal.code),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Has the topic lead to this queue, and to no other.
+    async fn lead_to(&self, queue: &str, max_messages: u64) {
+        let route = Route {
+            topic: name("t"),
+            queue: name(queue),
+            key_pattern: "#".into(),
+            filter: None,
+            description: String::new(),
+        };
+        let retention = Retention { max_messages, ..Retention::default() };
+        let definition = Arc::new(Queue { retention, ..Queue::on(defaults::broker()) });
+        let router = Arc::new(Router::new(&Router::default(), [(&name("r"), &route)]).unwrap());
+        let queues = ["q", queue].map(|queue| (name(queue), definition.clone()));
+        let wanted = Publication {
+            queues: BTreeMap::from(queues).into_iter().collect(),
+            router,
+            ..Publication::default()
+        };
+        self.broker.configure(wanted).await.unwrap();
     }
 
     async fn ready(&self) -> u64 {
@@ -165,4 +176,30 @@ async fn nothing_is_accepted_before_the_routes_are_known() {
     let origin = Origin { record: 7, subscription: name("s") };
     assert!(broker.stage_publish(&[outgoing("early")], &origin, &mut Commit::default()).is_err());
     assert!(bench.messages.find(&name("t"), "early").unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_is_moved_back_is_known_to_wait_where_its_routes_lead_now() {
+    let bench = open(10).await;
+    let message = Message {
+        id: "m".into(),
+        topic: name("elsewhere"),
+        key: String::new(),
+        content_type: String::new(),
+        headers: BTreeMap::new(),
+        published_at: Timestamp(1),
+        expires_at: None,
+        payload: Vec::new().into(),
+    };
+    let (topic, mark) = (name("t"), "s");
+    let moved = Moved { topic: &topic, message: &message, mark };
+    bench.broker.forward(moved).await.unwrap();
+    bench.lead_to("other", 10).await;
+    bench.broker.forward(moved).await.unwrap();
+    let seq = bench.messages.find(&topic, "m").unwrap().unwrap();
+    let stored = bench.messages.load(seq).unwrap().unwrap();
+    // Otherwise it would be forgotten once it is old and handled in the first one.
+    assert_eq!(stored.routed, [name("q"), name("other")]);
+    assert!(stored.met_at > stored.message.published_at, "whatever its producer says");
+    assert_eq!(bench.broker.counts(&name("other")).await.unwrap().ready, Some(1));
 }

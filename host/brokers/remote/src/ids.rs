@@ -16,7 +16,8 @@ use brolly_core::{MessageId, Name};
 use brolly_store::Messages;
 use parking_lot::Mutex;
 
-/// Derived ids whose latest number is remembered; others are looked up.
+/// Derived ids whose latest number is remembered at the least; others are looked up. More than can be in hand:
+/// what is in hand is not stored yet, and cannot be looked up.
 const REMEMBERED: usize = 100_000;
 
 /// The derived ids of one queue.
@@ -29,6 +30,8 @@ pub(crate) struct Ids {
 struct State {
     /// The number of the latest message of each derived id.
     latest: HashMap<MessageId, u64>,
+    /// The same of those before them.
+    earlier: HashMap<MessageId, u64>,
     /// Those that were in hand when the connection broke, oldest first.
     adrift: HashMap<MessageId, VecDeque<MessageId>>,
 }
@@ -50,14 +53,15 @@ impl Ids {
             }
             return id;
         }
-        let latest = state.latest.get(&derived).copied().or_else(|| self.latest(topic, &derived));
+        let remembered = state.latest.get(&derived).or_else(|| state.earlier.get(&derived)).copied();
+        let latest = remembered.or_else(|| self.latest(topic, &derived));
         let number = match latest {
             None => 0,
             Some(latest) if redelivered => latest,
             Some(latest) => latest + 1,
         };
         if state.latest.len() >= REMEMBERED {
-            state.latest.clear();
+            state.earlier = std::mem::take(&mut state.latest);
         }
         let id = numbered(&derived, number);
         state.latest.insert(derived, number);
@@ -74,28 +78,14 @@ impl Ids {
         }
     }
 
-    /// The number of the latest stored message: they are numbered without gaps, but for what was
-    /// never handled, so the search doubles its steps and then halves them. A store that cannot be
-    /// read has other ways to say so; here it only makes ids look free.
+    /// The number of the latest stored message. The first ones may be forgotten, and any may never have been
+    /// handled, so all are looked at. A store that cannot be read has other ways to say so; here it only makes
+    /// ids look free.
     fn latest(&self, topic: &Name, derived: &str) -> Option<u64> {
-        let is_stored = |number: u64| {
-            self.messages.find(topic, &numbered(derived, number)).is_ok_and(|found| found.is_some())
-        };
-        if !is_stored(0) {
-            return None;
-        }
-        let (mut known, mut step) = (0_u64, 1_u64);
-        while is_stored(known + step) {
-            known += step;
-            step *= 2;
-        }
-        while step > 1 {
-            step /= 2;
-            if is_stored(known + step) {
-                known += step;
-            }
-        }
-        Some(known)
+        let numbered = format!("{derived}.");
+        let number = |id: MessageId| id.strip_prefix(&numbered)?.parse::<u64>().ok();
+        let latest = self.messages.ids(topic, &numbered).flatten().filter_map(number).max();
+        latest.or_else(|| self.messages.find(topic, derived).is_ok_and(|found| found.is_some()).then_some(0))
     }
 }
 
@@ -122,13 +112,13 @@ mod tests {
         topic: Name,
     }
 
-    async fn with_stored(count: u64) -> Bench {
+    async fn with_stored(numbers: std::ops::Range<u64>) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&Config::new(dir.path().join("store"))).unwrap();
         let messages = Messages::open(&store).unwrap();
         let topic = Name::new("t").unwrap();
         let mut commit = Commit::default();
-        for number in 0..count {
+        for number in numbers {
             let message = Message {
                 id: numbered("x", number),
                 topic: topic.clone(),
@@ -140,7 +130,8 @@ mod tests {
                 payload: bytes::Bytes::new(),
             };
             let (routed, filter_errors, parent) = (Vec::new(), Vec::new(), None);
-            let stored = StoredMessage { message: Arc::new(message), routed, filter_errors, parent };
+            let (message, met_at) = (Arc::new(message), Timestamp(0));
+            let stored = StoredMessage { message, met_at, routed, filter_errors, parent };
             messages.stage(messages.allocate(), &stored, &mut commit).unwrap();
         }
         store.commit(commit).await.unwrap();
@@ -150,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn equal_messages_are_numbered_and_found_again() {
         for count in [0, 1, 2, 3, 9] {
-            let bench = with_stored(count).await;
+            let bench = with_stored(0..count).await;
             let ids = Ids::new(bench.messages.clone());
             let assign = |redelivered| ids.assign(&bench.topic, "x".into(), redelivered);
             assert_eq!(assign(false), numbered("x", count), "{count} are stored");
@@ -163,8 +154,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn numbers_go_on_when_the_first_are_forgotten() {
+        let bench = with_stored(7..12).await;
+        let ids = Ids::new(bench.messages.clone());
+        assert_eq!(ids.assign(&bench.topic, "x".into(), true), "x.11");
+        assert_eq!(ids.assign(&bench.topic, "x".into(), false), "x.12");
+        // Ids that only begin alike, and other topics, are others.
+        assert_eq!(ids.assign(&bench.topic, "x.1".into(), false), "x.1");
+        assert_eq!(ids.assign(&Name::new("u").unwrap(), "y".into(), false), "y");
+    }
+
+    #[tokio::test]
+    async fn what_is_in_hand_is_not_taken_for_its_equal_however_many_come_between() {
+        let bench = with_stored(0..0).await;
+        let ids = Ids::new(bench.messages.clone());
+        let assign = |id: &str| ids.assign(&bench.topic, id.to_owned(), false);
+        assert_eq!(assign("x"), "x");
+        for other in 0..REMEMBERED {
+            assign(&format!("other-{other}"));
+        }
+        assert_eq!(assign("x"), "x.1");
+    }
+
+    #[tokio::test]
     async fn what_was_in_hand_comes_back_as_what_it_was() {
-        let bench = with_stored(1).await;
+        let bench = with_stored(0..1).await;
         let ids = Ids::new(bench.messages.clone());
         let assign = |redelivered| ids.assign(&bench.topic, "x".into(), redelivered);
         assert_eq!([assign(false), assign(false)], ["x.1", "x.2"]);

@@ -25,24 +25,7 @@ const COMMIT_ROWS: usize = 150;
 struct Fresh {
     stored: StoredMessage,
     delay: Option<Duration>,
-    place: Place,
-}
-
-/// The number that a message is stored under.
-enum Place {
-    New(Arc<Claim>),
-    /// It has one from a delivery that was taken. A publish that was cut off may have reached some of its
-    /// queues: it is sent to all of them, and those that have decided it settle it again.
-    Met(u64),
-}
-
-impl Place {
-    fn seq(&self) -> u64 {
-        match self {
-            Place::New(claim) => claim.seq(),
-            Place::Met(seq) => *seq,
-        }
-    }
+    claim: Arc<Claim>,
 }
 
 /// Messages of a publish: what is answered, and what is to be sent.
@@ -108,18 +91,18 @@ pub(crate) async fn forward(inner: &Arc<Inner>, moved: Moved<'_>) -> Result<(), 
     let permit = admit(inner, message.payload.len() + 1).await?;
     let Routing { queues: routed, filter_errors } = inner.routes()?.route_message(&message);
     let identity = inner.messages.identify(topic, &message.id);
-    let place = match identity.map_err(|error| failed("move to", topic, error))? {
+    let claim = match identity.map_err(|error| failed("move to", topic, error))? {
         Identity::Known(_) => None,
-        Identity::Met(seq) => Some(Place::Met(seq)),
         Identity::Pending(_) => return Err(being_published(topic, &message.id).into()),
-        Identity::New(claim) => Some(Place::New(claim)),
+        Identity::New(claim) | Identity::Met(claim) => Some(claim),
     };
     let mark = Some(moved.mark.to_owned());
     let parcel = Parcel { to: To::Topic, message: message.clone(), routed: routed.clone(), moved: mark };
     inner.transport.send(vec![parcel]).await.pop().unwrap_or(Ok(()))?;
-    let Some(place) = place else { return Ok(()) };
-    let stored = StoredMessage { message, routed, filter_errors, parent: None };
-    remember(inner, topic, vec![Fresh { stored, delay: None, place }], permit).await
+    let Some(claim) = claim else { return Ok(()) };
+    let met_at = inner.clock.now();
+    let stored = StoredMessage { message, met_at, routed, filter_errors, parent: None };
+    remember(inner, topic, vec![Fresh { stored, delay: None, claim }], permit).await
 }
 
 /// Checks everything before anything is sent. Blocks on the store.
@@ -133,37 +116,38 @@ fn check(inner: &Inner, topic: &Name, messages: Vec<NewMessage>) -> Result<Check
             ..refusal
         })?;
         let id = message.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-        let place = place(inner, topic, &id, &mut own)?;
-        let duplicate = place.is_none();
-        if let Some(place) = place {
+        let claim = claim(inner, topic, &id, &mut own)?;
+        let duplicate = claim.is_none();
+        if let Some(claim) = claim {
             let routing = router.route(topic, &id, &message);
-            checked.fresh.push(fresh(inner, topic, &id, message, routing, None, place));
+            checked.fresh.push(fresh(inner, topic, &id, message, routing, None, claim));
         }
         checked.accepted.push(Accepted { id, topic: topic.clone(), duplicate });
     }
     Ok(checked)
 }
 
-/// Where a message gets its number; none for one that was accepted before. `own` has the numbers of the
+/// The claim on the id of a message; none for one that was accepted before. `own` has the numbers of the
 /// messages that are published along with it.
-fn place(
+fn claim(
     inner: &Inner,
     topic: &Name,
     id: &str,
     own: &mut HashSet<u64>,
-) -> Result<Option<Place>, BrokerError> {
+) -> Result<Option<Arc<Claim>>, BrokerError> {
     let identity = inner.messages.identify(topic, id).map_err(|error| failed("publish to", topic, error))?;
-    let place = match identity {
+    let claim = match identity {
         Identity::Known(_) => {
             metrics::counter!("brolly_messages_duplicate_total", "topic" => topic.to_string()).increment(1);
             return Ok(None);
         }
         Identity::Pending(claim) if own.contains(&claim.seq()) => return Ok(None),
         Identity::Pending(_) => return Err(being_published(topic, id).into()),
-        Identity::New(claim) => Place::New(claim),
-        Identity::Met(seq) => Place::Met(seq),
+        // One that was met has a number from a delivery that was taken. A publish that was cut off may have
+        // reached some of its queues: it is sent to all of them, and those that have decided it settle it again.
+        Identity::New(claim) | Identity::Met(claim) => claim,
     };
-    Ok(own.insert(place.seq()).then_some(place))
+    Ok(own.insert(claim.seq()).then_some(claim))
 }
 
 fn being_published(topic: &Name, id: &str) -> Refusal {
@@ -179,7 +163,7 @@ fn fresh(
     message: NewMessage,
     routing: Routing,
     parent: Option<Parent>,
-    place: Place,
+    claim: Arc<Claim>,
 ) -> Fresh {
     let now = inner.clock.now();
     let delay = message.delay_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
@@ -195,11 +179,12 @@ fn fresh(
     };
     let stored = StoredMessage {
         message: Arc::new(message),
+        met_at: now,
         routed: routing.queues,
         filter_errors: routing.filter_errors,
         parent,
     };
-    Fresh { stored, delay, place }
+    Fresh { stored, delay, claim }
 }
 
 impl Fresh {
@@ -264,7 +249,7 @@ async fn remember(
     let staged = tokio::task::spawn_blocking(move || -> Result<(), BrokerError> {
         let mut commit = Commit::default();
         for fresh in confirmed {
-            stage_message(&storing, &to, fresh.stored, fresh.place, &mut commit)?;
+            stage_message(&storing, &to, fresh.stored, fresh.claim, &mut commit)?;
             if commit.writes().len() >= COMMIT_ROWS {
                 storing.store.submit(std::mem::take(&mut commit));
             }
@@ -290,16 +275,16 @@ fn stage_message(
     inner: &Inner,
     topic: &Name,
     stored: StoredMessage,
-    place: Place,
+    claim: Arc<Claim>,
     commit: &mut Commit,
 ) -> Result<(), BrokerError> {
     for (route, reason) in &stored.filter_errors {
         metrics::counter!("brolly_filter_errors_total", "route" => route.to_string()).increment(1);
         tracing::debug!(%route, id = stored.message.id, reason, "a filter could not be evaluated");
     }
-    let staged = inner.messages.stage(place.seq(), &stored, commit);
+    let staged = inner.messages.stage(claim.seq(), &stored, commit);
     staged.map_err(|error| failed("publish to", topic, error))?;
-    commit.then(move || drop(place));
+    commit.then(move || drop(claim));
     Ok(())
 }
 
@@ -318,11 +303,11 @@ pub(crate) fn stage_outgoing(
     for outgoing in outgoing {
         let (topic, message) = (&outgoing.topic, outgoing.message.clone());
         let id = message.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-        let place = place(inner, topic, &id, &mut own)?;
-        let duplicate = place.is_none();
-        if let Some(place) = place {
+        let claim = claim(inner, topic, &id, &mut own)?;
+        let duplicate = claim.is_none();
+        if let Some(claim) = claim {
             let routing = router.route(topic, &id, &message);
-            all.push(fresh(inner, topic, &id, message, routing, Some(parent.clone()), place));
+            all.push(fresh(inner, topic, &id, message, routing, Some(parent.clone()), claim));
         }
         accepted.push(Accepted { id, topic: topic.clone(), duplicate });
     }
@@ -330,10 +315,10 @@ pub(crate) fn stage_outgoing(
     for fresh in all {
         let topic = fresh.stored.message.topic.clone();
         for to in fresh.destinations() {
-            let staged = inner.outbox.stage(fresh.place.seq(), to, commit);
+            let staged = inner.outbox.stage(fresh.claim.seq(), to, commit);
             staged.map_err(|error| failed("publish to", &topic, error))?;
         }
-        stage_message(inner, &topic, fresh.stored, fresh.place, commit)?;
+        stage_message(inner, &topic, fresh.stored, fresh.claim, commit)?;
     }
     Ok(accepted)
 }

@@ -159,6 +159,7 @@ impl Config {
         let mut dispatch = brolly_dispatch::Config::default();
         let ten_years = 10 * 366 * 24 * 60 * 60 * 1000;
         dispatch.history_ms = settings.range("history.keep_ms", dispatch.history_ms, 60_000..=ten_years);
+        dispatch.captures = Some(data_dir.join("captures"));
         dispatch.backups = Some(settings.value("backup.dir", data_dir.join("backups")));
         let filter = settings.parsed("log.filter", "info".to_owned(), |text| {
             let known = EnvFilter::try_new(text).map(|_| text.to_owned());
