@@ -21,6 +21,8 @@ use brolly_core::Name;
 use crate::{Capture, Recorders};
 
 const ENDING: &str = ".json";
+/// A capture that is being written.
+const UNFINISHED: &str = "unfinished";
 
 /// A folder of captures.
 pub struct Archive {
@@ -31,7 +33,8 @@ pub struct Archive {
 
 impl Archive {
     /// Opens a folder, created with mode 0700 if it is missing, and gives what it holds of subscriptions that
-    /// are known to their recorders. Everything else in it is removed. Blocks.
+    /// are known to their recorders. Captures that are damaged, or nobody's, are removed; other files are left
+    /// alone. Blocks.
     ///
     /// # Errors
     /// When the folder cannot be read or changed.
@@ -41,10 +44,11 @@ impl Archive {
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| Name::new(name.to_str()?).ok());
-            let Some(name) = name.filter(|name| path.is_dir() && is_known(name)) else {
-                remove(&path)?;
+            let Some(name) = name.filter(|_| path.is_dir()) else { continue };
+            if !is_known(&name) {
+                clear(&path)?;
                 continue;
-            };
+            }
             let recorder = recorders.of(&name);
             let mut numbers = BTreeSet::new();
             for (number, file) in files(&path)? {
@@ -70,7 +74,7 @@ impl Archive {
         let kept: BTreeMap<Name, _> = recorders.kept().into_iter().collect();
         for name in self.written.keys().filter(|name| !kept.contains_key(*name)).cloned().collect::<Vec<_>>()
         {
-            remove(&self.dir.join(name.as_str()))?;
+            clear(&self.dir.join(name.as_str()))?;
             self.written.remove(&name);
         }
         for (name, captures) in kept {
@@ -87,7 +91,7 @@ impl Archive {
                 }
                 create(&folder)?;
                 // Under another name first: a file that is cut off is never taken for a capture.
-                let (unfinished, finished) = (folder.join("unfinished"), file(&folder, number));
+                let (unfinished, finished) = (folder.join(UNFINISHED), file(&folder, number));
                 fs::write(&unfinished, serde_json::to_vec(&*capture)?)?;
                 fs::rename(unfinished, finished)?;
                 written.insert(number);
@@ -101,20 +105,33 @@ fn file(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:020}{ENDING}"))
 }
 
-/// The captures of a folder, the oldest first; anything else in it is removed.
+/// The captures of a folder, the oldest first.
 fn files(folder: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        match name.and_then(|name| name.strip_suffix(ENDING)).and_then(|number| number.parse().ok()) {
-            Some(number) if path == file(folder, number) => {
-                found.insert(number, path);
-            }
-            _ => remove(&path)?,
+        let number = name.and_then(|name| name.strip_suffix(ENDING)).and_then(|number| number.parse().ok());
+        if let Some(number) = number.filter(|number| path == file(folder, *number)) {
+            found.insert(number, path);
         }
     }
     Ok(found)
+}
+
+/// Removes the captures of a folder, and the folder if nothing else lies in it.
+fn clear(folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for path in files(folder)?.values() {
+        remove(path)?;
+    }
+    remove(&folder.join(UNFINISHED))?;
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
+    }
 }
 
 fn create(dir: &Path) -> io::Result<()> {
@@ -122,8 +139,7 @@ fn create(dir: &Path) -> io::Result<()> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
+    match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
@@ -197,10 +213,12 @@ mod tests {
         let path = file(&dir.join("captures/kept"), 1);
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() / 2]).unwrap();
-        fs::write(dir.join("captures/kept/unfinished"), "{").unwrap();
         fs::create_dir(dir.join("captures/unknown")).unwrap();
+        fs::copy(file(&dir.join("captures/kept"), 0), file(&dir.join("captures/unknown"), 0)).unwrap();
+        fs::write(dir.join("captures/mine.json"), "{}").unwrap();
         let (recorders, _) = opened(dir, &["kept"]);
         assert_eq!(Rig::new(&recorders, "kept").ids(true, 9), ["whole"]);
         assert_eq!((count(dir, "kept"), dir.join("captures/unknown").exists()), (1, false));
+        assert!(dir.join("captures/mine.json").exists(), "what somebody else has put there is left alone");
     }
 }

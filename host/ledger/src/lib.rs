@@ -174,15 +174,14 @@ impl Ledger {
         let message = &*delivery.message;
         // What nobody has met has no attempt. A claim, though, may outlive the commit that ends it by a
         // moment in which this very delivery is seen again: then there is a row.
-        let (claim, is_stored, is_new) = match delivery.record {
-            Some(_) => (None, true, false),
+        let (seq, claim, is_stored, is_new) = match delivery.record {
+            Some(seq) => (seq, None, true, false),
             None => match self.messages.identify(&message.topic, &message.id)? {
-                Identity::Known(claim) | Identity::Met(claim) => (Some(claim), true, false),
-                Identity::Pending(claim) => (Some(claim), false, false),
-                Identity::New(claim) => (Some(claim), false, true),
+                Identity::Known(claim) | Identity::Met(claim) => (claim.seq(), Some(claim), true, false),
+                Identity::Pending(claim) => (claim.seq(), Some(claim), false, false),
+                Identity::New(claim) => (claim.seq(), Some(claim), false, true),
             },
         };
-        let seq = delivery.record.or(claim.as_ref().map(|claim| claim.seq())).unwrap_or_default();
         let row = match delivery.first || is_new {
             true => None,
             false => deliveries::read(&self.store, seq, subscription)?,

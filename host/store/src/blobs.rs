@@ -74,10 +74,14 @@ impl Blobs {
     /// Writes a file, durably.
     pub(crate) fn write(&self, seq: u64, bytes: &Bytes) -> Result<(), Error> {
         let path = path(&self.dir, seq);
-        self.present.lock().insert(seq);
-        let written = File::create(&path)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| folder::sync_dir(&self.dir));
+        let is_new = self.present.lock().insert(seq);
+        // That of a message which was accepted before is not written anew: a crash would leave a part of it.
+        let is_there = !is_new && fs::read(&path).is_ok_and(|found| found == **bytes);
+        let file = match is_there {
+            true => File::open(&path),
+            false => File::create(&path).and_then(|mut file| file.write_all(bytes).map(|()| file)),
+        };
+        let written = file.and_then(|file| file.sync_all()).and_then(|()| folder::sync_dir(&self.dir));
         written.map_err(|source| Error::File { operation: "writing", path, source })
     }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! 4 to 6 are the same with the moment when the message was met (u64, ms since 1970) before everything
-//! else; otherwise it was met when it was published. A change of the envelope takes new numbers and keeps reading the old ones.
+//! else; otherwise it was met when it was published. A change of the envelope takes new numbers and keeps
+//! reading the old ones.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -113,6 +113,14 @@ async fn large_payloads_lie_in_files_as_long_as_their_message(engine: Engine) {
     assert_eq!(files(dir.path()), 1);
     assert_eq!(messages.load(in_row).unwrap(), Some(small));
     assert_eq!(messages.load(in_file).unwrap(), Some(large.clone()));
+    // Accepted again, its file is not touched: a crash in the middle of that would cost the payload.
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let path = fs::read_dir(dir.path().join("blobs")).unwrap().next().unwrap().unwrap().path();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    let mut again = Commit::default();
+    messages.stage(in_file, &large, &mut again).unwrap();
+    store.commit(again).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
     let bare: Vec<_> = messages.oldest(None).without_payloads().map(|item| item.unwrap().1).collect();
     assert!(
         bare.iter().all(|stored| stored.message.payload.is_empty() && stored.message.key == "customer.7")
