@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: the main job for as long as one likes, with swaps, pauses, restarts and kills at random
 //! moments. Where there is a RabbitMQ, the orders come over it, and it fails at random too. Fails when a total is
-//! not exact, or memory, open files or latency grow.
+//! not exact, or memory, disk, open files or latency grow.
 
 #![allow(
     clippy::unwrap_used,

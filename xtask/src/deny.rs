@@ -1,6 +1,6 @@
 //! `cargo xtask deny`: holds what comes from outside to `deny.toml`; `cargo xtask sbom`: lists it.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::Context;
 
@@ -37,26 +37,17 @@ pub(crate) fn sbom() -> anyhow::Result<()> {
     let folder = tree::target("sbom");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // The tool leaves one beside the manifest of every package of ours that is in it.
-    for package in packages()? {
-        let made = package.join("brolly.cdx.json");
-        if package.ends_with("host/brolly") {
+    let list = ["ls-files", "--others", "--exclude-standard", "--", "*/brolly.cdx.json"];
+    let listed = Command::new("git").args(list).current_dir(tree::root()).output();
+    for file in String::from_utf8(listed.context("cannot start git")?.stdout)?.lines() {
+        let made = tree::root().join(file);
+        if file.starts_with("host/brolly/") {
             let to = folder.join("brolly.cdx.json");
             fs::rename(&made, &to).with_context(|| format!("cannot move {}", made.display()))?;
             println!("{}", to.display());
-        } else if made.exists() {
+        } else {
             fs::remove_file(&made).with_context(|| format!("cannot remove {}", made.display()))?;
         }
     }
     Ok(())
-}
-
-/// The folders of our packages, as the workspace lists them.
-fn packages() -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let manifest = tree::root().join("Cargo.toml");
-    let text =
-        fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
-    let members =
-        text.split("members = [").nth(1).and_then(|rest| rest.split(']').next()).unwrap_or_default();
-    let named = members.split('"').skip(1).step_by(2).filter(|name| !name.is_empty());
-    Ok(named.map(|name| tree::root().join(name)).collect())
 }
