@@ -200,11 +200,11 @@ const SWAPS: &str = "BROLLY_SWAPS";
 /// From so many swaps on, orders are first handled until as many are forgotten as come, and what the swaps may
 /// leave behind is the goal of 5 %. With fewer, the store's cache still fills: 1.2 kB for each order.
 const MANY_SWAPS: usize = 1_000;
-/// How many swaps then go before what is measured. For a look at either end: without any swap memory moves by
-/// 10 % and more from one minute to the next.
-const MANY_BEFORE: usize = 2_500;
 /// How long that is: the shortest time that a history can be kept for, and what it takes to forget.
 const UNTIL_AS_MANY_GO: Duration = Duration::from_secs(150);
+/// How many swaps are looked at then, before and after: without any swap memory moves by 10 % and more from one
+/// minute to the next.
+const MANY_BEFORE: usize = 2_500;
 const HISTORY: (&str, &str) = ("BROLLY_HISTORY__KEEP_MS", "60000");
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,17 +37,10 @@ pub(crate) fn sbom() -> anyhow::Result<()> {
     let folder = tree::target("sbom");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // The tool leaves one beside the manifest of every package of ours that is in it.
-    let list = ["ls-files", "--others", "--exclude-standard", "--", "*/brolly.cdx.json"];
-    let listed = Command::new("git").args(list).current_dir(tree::root()).output();
-    for file in String::from_utf8(listed.context("cannot start git")?.stdout)?.lines() {
-        let made = tree::root().join(file);
-        if file.starts_with("host/brolly/") {
-            let to = folder.join("brolly.cdx.json");
-            fs::rename(&made, &to).with_context(|| format!("cannot move {}", made.display()))?;
-            println!("{}", to.display());
-        } else {
-            fs::remove_file(&made).with_context(|| format!("cannot remove {}", made.display()))?;
-        }
-    }
+    let (made, wanted) = (tree::root().join("host/brolly/brolly.cdx.json"), folder.join("brolly.cdx.json"));
+    fs::rename(&made, &wanted).with_context(|| format!("cannot move {}", made.display()))?;
+    let others = ["clean", "--force", "--quiet", "--", "*/brolly.cdx.json"];
+    tree::run(Command::new("git").args(others).current_dir(tree::root()))?;
+    println!("{}", wanted.display());
     Ok(())
 }
