@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use brolly_core::{Code, Digest, LogLine, Name, Outcome, Verdict};
+use brolly_core::{Code, Digest, LogLine, Name, Outcome, Verdict, whole_ms};
 use brolly_dispatch::{Edit, Selection, Trial};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -192,7 +192,7 @@ impl TrialBody {
             message_id: message.id.clone(),
             outcome,
             reason,
-            delay_ms: delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            delay_ms: delay.map(whole_ms),
             duration_us: u64::try_from(handled.duration.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: handled.memory_bytes,
             logs: handled.logs,

@@ -244,6 +244,10 @@ async fn hundreds_of_swaps_under_load_lose_nothing_and_leave_nothing() {
             } else {
                 after.push(memory);
             }
+            if made % 500 == 0 {
+                let (seconds, orders) = (began.elapsed().as_secs(), all.len());
+                eprintln!("{made} swaps over {orders} orders in {seconds} s; memory {} MiB", memory >> 20);
+            }
         }
     }
     server.idle(&["settlement"]).await;

@@ -7,7 +7,6 @@ use crate::tree;
 /// # Errors
 /// If something cannot be built, or the fixture has become too large.
 pub(crate) fn run() -> anyhow::Result<()> {
-    crate::plugins::run()?;
-    tree::run(tree::cargo().args(["build", "--workspace", "--all-targets"]))?;
+    crate::test::build()?;
     tree::run(&mut std::process::Command::new(tree::binary("brolly-fixture")))
 }

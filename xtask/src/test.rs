@@ -47,10 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// As [`run`].
 pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
     crate::servers::provide();
-    crate::plugins::run()?;
-    // All at once: the binary alone would be built with fewer features of the same dependencies, and
-    // so would compile the largest of them twice.
-    tree::run(tree::cargo().args(["build", "--workspace", "--all-targets"]))?;
+    build()?;
     let skips = tree::target("skipped-tests.txt");
     fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
     let mut summary = Summary::default();
@@ -71,6 +68,18 @@ pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
     }
     println!("{summary}");
     bail!(failures.join("; "))
+}
+
+/// Builds the plugins, the binary and the tests.
+///
+/// All at once: the binary alone would be built with fewer features of the same dependencies, and so would compile the
+/// largest of them twice. The benchmark, which takes minutes to compile, is only built where it is run.
+///
+/// # Errors
+/// If something cannot be built.
+pub(crate) fn build() -> anyhow::Result<()> {
+    crate::plugins::run()?;
+    tree::run(tree::cargo().args(["build", "--workspace", "--tests", "--bin", "brolly"]))
 }
 
 /// How the line begins in which cargo's own runner counts tests.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use brolly_core::{
     Effects, Handled, HttpError, HttpFailure, HttpRequest, HttpResponse, LogLine, Message, Name, Outcome,
-    Timestamp, Verdict,
+    Timestamp, Verdict, whole_ms,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -368,7 +368,7 @@ impl From<&Handled> for Happened {
         Self {
             outcome: outcome.to_owned(),
             reason,
-            delay_ms: delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            delay_ms: delay.map(whole_ms),
             dependency,
             state: state.iter().map(write).collect(),
             published: publish.iter().map(Published::from).collect(),

@@ -34,7 +34,7 @@ pub use broker::{
     Origin, Proposal, Publication, Source, Stop, Thing,
 };
 pub use channel::{Channel, Chat, Secret, Sms, SmsAlibaba, SmsHttp, SmsTwilio, Smtp, Webhook};
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use clock::{Clock, SystemClock, Timestamp, whole_ms};
 pub use commit::{Afterwards, Commit, Write};
 pub use decide::{Decision, RetryPolicy, Settlement, decide};
 pub use definition::{Contact, Owner, Queue, Retention, Route, Topic, defaults};

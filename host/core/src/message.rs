@@ -1,6 +1,6 @@
 //! The message: an immutable payload in its envelope.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
@@ -114,6 +114,27 @@ impl NewMessage {
             return invalid("a header has an empty name or one with a control character".into());
         }
         Ok(())
+    }
+
+    /// For how long it is held back, if at all.
+    #[must_use]
+    pub fn delay(&self) -> Option<Duration> {
+        self.delay_ms.filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
+    /// The message that a broker accepts at this moment, with the id that it has or was given.
+    #[must_use]
+    pub fn accepted(self, id: MessageId, topic: Name, at: Timestamp) -> Message {
+        Message {
+            id,
+            topic,
+            key: self.key,
+            content_type: self.content_type,
+            headers: self.headers,
+            published_at: at,
+            expires_at: self.expires_ms.map(|ms| at.after(Duration::from_millis(ms))),
+            payload: self.payload,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, time::Instant};
 
 use brolly_catalog::Action;
-use brolly_core::{Code, Name, Refusal};
+use brolly_core::{Code, Name, Refusal, whole_ms};
 use brolly_ledger::BackedUp;
 use serde_json::json;
 
@@ -55,7 +55,7 @@ impl Handle {
         blocking("naming a backup", move || fs::rename(from, to)).await?.map_err(|source| {
             brolly_catalog::Error::File { operation: "name the backup", path: dir.clone(), source }
         })?;
-        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = whole_ms(began.elapsed());
         tracing::info!(backup = %dir.display(), rows = copied.rows, took_ms, "a backup was made");
         Ok(BackupMade { name, dir, copied, took_ms })
     }

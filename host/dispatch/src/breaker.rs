@@ -257,7 +257,7 @@ mod tests {
         for _ in 0..12 {
             let pause = breaker.missed(1, "insurer", "503", at(now), 0.999).unwrap();
             assert!(pause <= LONGEST_PAUSE * 2);
-            now += u64::try_from(pause.as_millis()).unwrap() + 1;
+            now += brolly_core::whole_ms(pause) + 1;
             assert_eq!(breaker.admit(1, at(now), 0.5), Ok(()));
         }
         assert_eq!(breaker.down["insurer"].pause, LONGEST_PAUSE);

@@ -1,7 +1,7 @@
 //! What queues hold and whether they are as they are wanted, asked of their brokers; and their deletion.
 
 use brolly_catalog::Precondition;
-use brolly_core::{Code, Counts, Name, Queue, Refusal, Thing, Topic};
+use brolly_core::{Code, Counts, Name, Queue, Refusal, Thing, Topic, whole_ms};
 
 use crate::{Definition, Error, Handle};
 
@@ -41,7 +41,7 @@ impl Handle {
             Err(error) => (Counts::default(), Some(error.to_string())),
         };
         let now = self.parts().clock.now();
-        let age = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+        let age = |at| whole_ms(now.since(at));
         Ok(QueueCounts {
             ready: counts.ready,
             in_flight: counts.in_flight,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use brolly_core::{Commit, Decision, Digest, LogLevel, LogLine, MessageId, Name, Timestamp};
+use brolly_core::{Commit, Decision, Digest, LogLevel, LogLine, MessageId, Name, Timestamp, whole_ms};
 use brolly_store::{Store, keys};
 use serde::{Deserialize, Serialize};
 
@@ -208,7 +208,7 @@ pub(crate) fn stage(
     let (reason, retry_after_ms) = match finished.decision {
         Decision::Ack => (None, None),
         Decision::Retry { delay, reason, .. } | Decision::Release { delay, reason } => {
-            (Some(reason.clone()), u64::try_from(delay.as_millis()).ok())
+            (Some(reason.clone()), Some(whole_ms(*delay)))
         }
         Decision::DeadLetter { reason } => (Some(reason.clone()), None),
     };

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use brolly_core::{HttpError, HttpRequest, HttpResponse, HttpTerms, Outside, Unreachable};
+use brolly_core::{HttpError, HttpRequest, HttpResponse, HttpTerms, Outside, Unreachable, whole_ms};
 use parking_lot::Mutex;
 use reqwest::Client;
 use tokio::runtime::Handle;
@@ -53,11 +53,11 @@ impl System {
 impl Outside for System {
     fn wall_ms(&self) -> Result<u64, Unreachable> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        Ok(whole_ms(since))
     }
 
     fn monotonic_ms(&self) -> Result<u64, Unreachable> {
-        Ok(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1))
+        Ok(whole_ms(self.started.elapsed()).max(1))
     }
 
     fn wait(&self, wanted: Duration, at_most: Duration) -> Result<bool, Unreachable> {

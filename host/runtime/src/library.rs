@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use brolly_core::{Digest, PluginError};
+use brolly_core::{Digest, PluginError, whole_ms};
 use parking_lot::Mutex;
 use wasmtime::{
     Engine,
@@ -68,7 +68,7 @@ impl Library {
                 let bytes = bytes()?;
                 let started = Instant::now();
                 let component = admit::compile(engine, &admit::component(&bytes)?)?;
-                let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let elapsed = whole_ms(started.elapsed());
                 let loaded = self.link(&component)?;
                 if let Err(error) = self.artefacts.write(digest, &component) {
                     tracing::warn!(%digest, %error, "a compiled plugin could not be kept");

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use brolly_core::whole_ms;
 use parking_lot::Mutex;
 
 use crate::{error::Error, session::Session, topology::wait_arguments};
@@ -46,14 +47,14 @@ fn name(address: &str, step: u32) -> String {
 /// The queue in which a message for `address` waits, and for how many milliseconds; none if it need
 /// not wait.
 pub(crate) fn queue_for(address: &str, delay: Duration) -> Option<(String, u64)> {
-    let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    let ms = whole_ms(delay);
     Some((name(address, step(ms)?), ms))
 }
 
 impl Waits {
     /// Makes the wait queue, if this session has not made it.
     pub(crate) async fn make(&self, session: &Session, address: &str, delay: Duration) -> Result<(), Error> {
-        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let ms = whole_ms(delay);
         let Some(step) = step(ms) else { return Ok(()) };
         let queue = name(address, step);
         {

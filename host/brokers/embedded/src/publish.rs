@@ -259,26 +259,15 @@ fn stage(
         return Ok(Accepted { id, topic: topic.clone(), duplicate: true });
     }
     let now = inner.clock.now();
-    let after = |ms: Option<u64>| ms.filter(|ms| *ms > 0).map(|ms| Timestamp(now.0.saturating_add(ms)));
-    let due = after(message.delay_ms);
-    let message = Message {
-        id: id.clone(),
-        topic: topic.clone(),
-        key: message.key,
-        content_type: message.content_type,
-        headers: message.headers,
-        published_at: now,
-        expires_at: message.expires_ms.map(|ms| Timestamp(now.0.saturating_add(ms))),
-        payload: message.payload,
-    };
+    let delay = message.delay();
     let stored = StoredMessage {
-        message: Arc::new(message),
+        message: Arc::new(message.accepted(id.clone(), topic.clone(), now)),
         met_at: now,
         routed: routing.queues,
         filter_errors: routing.filter_errors,
         parent,
     };
-    stage_new(inner, stored, due, room, commit)?;
+    stage_new(inner, stored, delay.map(|delay| now.after(delay)), room, commit)?;
     Ok(Accepted { id, topic: topic.clone(), duplicate: false })
 }
 

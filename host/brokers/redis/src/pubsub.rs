@@ -145,8 +145,7 @@ impl Subscriber {
         let link = self.dialer.dial(Duration::ZERO).await?;
         loop {
             let Some(silent) = self.claim(&link).await? else { return Ok(()) };
-            let heard =
-                Timestamp(self.clock.now().0.saturating_sub(silent.as_millis().try_into().unwrap_or(0)));
+            let heard = self.clock.now().before(silent);
             *lost = Some((heard, "the host that listened is gone".to_owned()));
             self.listener.stands(Standing::Standby);
             sleep(self.renewal()).await;

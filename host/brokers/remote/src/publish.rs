@@ -4,8 +4,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use brolly_core::{
-    Accepted, BrokerError, Code, Commit, Message, MessageId, Moved, Name, NewMessage, Origin, Outgoing,
-    Refusal, Routing, Timestamp,
+    Accepted, BrokerError, Code, Commit, MessageId, Moved, Name, NewMessage, Origin, Outgoing, Refusal,
+    Routing, whole_ms,
 };
 use brolly_store::{Claim, Identity, Parent, StoredMessage};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -166,19 +166,9 @@ fn fresh(
     claim: Arc<Claim>,
 ) -> Fresh {
     let now = inner.clock.now();
-    let delay = message.delay_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
-    let message = Message {
-        id: id.clone(),
-        topic: topic.clone(),
-        key: message.key,
-        content_type: message.content_type,
-        headers: message.headers,
-        published_at: now,
-        expires_at: message.expires_ms.map(|ms| Timestamp(now.0.saturating_add(ms))),
-        payload: message.payload,
-    };
+    let delay = message.delay();
     let stored = StoredMessage {
-        message: Arc::new(message),
+        message: Arc::new(message.accepted(id.clone(), topic.clone(), now)),
         met_at: now,
         routed: routing.queues,
         filter_errors: routing.filter_errors,
@@ -212,7 +202,7 @@ impl Fresh {
         match self.delay {
             None => vec![Destination::Topic { routed }],
             Some(delay) => {
-                let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                let delay_ms = whole_ms(delay);
                 routed.into_iter().map(|queue| Destination::Queue { queue, delay_ms }).collect()
             }
         }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
+use brolly_core::whole_ms;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header};
@@ -290,7 +291,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn report(&self, json: bool) -> std::io::Result<()> {
-        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = whole_ms(self.started.elapsed());
         if json {
             return output::print_json(
                 &json!({"published": self.published, "duplicates": self.duplicates, "duration_ms": ms}),
