@@ -1,16 +1,6 @@
 //! The promise that matters, with each engine: what was answered is there after the process was killed, and after
 //! the disk refused to take more. Each test runs its own binary again as the process that suffers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests, which may panic"
-)]
-
-mod engines;
-
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -20,7 +10,8 @@ use std::{
 
 use brolly_core::{Commit, Message, Name, Timestamp};
 use brolly_store::{Config, Engine, Messages, Store, StoredMessage};
-use engines::on_each_engine;
+
+use crate::engines::on_each_engine;
 
 on_each_engine!(killed_at_any_moment, a_disk_that_takes_no_more);
 
@@ -32,7 +23,7 @@ fn open(engine: Engine, dir: &Path) -> Store {
 }
 
 fn child(engine: Engine, test: &str, dir: &Path, shell: &str) -> Child {
-    let test = format!("{engine}::{test}");
+    let test = format!("crash::{engine}::{test}");
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("{shell} exec \"$0\" --exact {test} --nocapture --test-threads 1")]);
     command.arg(std::env::current_exe().unwrap()).env(DIR, dir);

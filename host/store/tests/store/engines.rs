@@ -1,5 +1,5 @@
-//! Runs every test once for each engine: as `sled::NAME` and as `redb::NAME`. Used by all test binaries
-//! of this package; knows nothing of what they test.
+//! Runs every test once for each engine: as `sled::NAME` and as `redb::NAME`. Used by all tests of
+//! this package; knows nothing of what they test.
 
 use std::sync::{Mutex, PoisonError};
 

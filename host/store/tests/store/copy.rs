@@ -1,16 +1,6 @@
 //! Copying a store to another engine, to each of them: nothing is lost or changed, and whatever
 //! interrupts it leaves a store that opens with exactly one engine.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests, which may panic"
-)]
-
-mod engines;
-
 use std::{
     fs,
     path::Path,
@@ -19,7 +9,8 @@ use std::{
 
 use brolly_core::Commit;
 use brolly_store::{Config, Engine, Error, Progress, Store, copy};
-use engines::on_each_engine;
+
+use crate::engines::on_each_engine;
 
 on_each_engine! {
     a_copy_has_every_row_and_counts,
@@ -129,7 +120,7 @@ async fn a_copy_that_is_killed_at_any_step_leaves_one_engine(to: Engine) {
     let mut found = Vec::new();
     for step in 0.. {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", &format!("{to}::a_copy_that_is_killed_at_any_step_leaves_one_engine")]);
+        child.args(["--exact", &format!("copy::{to}::a_copy_that_is_killed_at_any_step_leaves_one_engine")]);
         child.env(DIR, dir.path()).env(STEP, step.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         let ended = child.status().unwrap();
         let (engine, left) = opens_with(dir.path());

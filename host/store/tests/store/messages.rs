@@ -1,20 +1,11 @@
-//! The message table through its public face, with each engine.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests, which may panic"
-)]
-
-mod engines;
+//! The message table.
 
 use std::{fs, path::Path, sync::Arc};
 
 use brolly_core::{Commit, Message, Name, Timestamp};
 use brolly_store::{Config, Engine, Error, Messages, Parent, Store, StoredMessage, keys};
-use engines::on_each_engine;
+
+use crate::engines::on_each_engine;
 
 on_each_engine! {
     messages_are_found_listed_and_removed,

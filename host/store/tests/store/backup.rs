@@ -1,15 +1,5 @@
 //! A copy of a store that is written to meanwhile: it is the store as of one moment, and opens.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests, which may panic"
-)]
-
-mod engines;
-
 use std::{
     path::Path,
     sync::{
@@ -20,7 +10,8 @@ use std::{
 
 use brolly_core::{Commit, Message, Name, Timestamp};
 use brolly_store::{Backup, Config, Engine, Error, Messages, Store, StoredMessage};
-use engines::on_each_engine;
+
+use crate::engines::on_each_engine;
 
 on_each_engine! {
     a_copy_is_the_store_as_of_one_moment,

@@ -1,15 +1,4 @@
-//! The store through its public face, with each engine: reading, group commit, failure, closing and
-//! reopening.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests, which may panic"
-)]
-
-mod engines;
+//! Reading, group commit, failure, closing and reopening.
 
 use std::{
     fs,
@@ -19,7 +8,8 @@ use std::{
 
 use brolly_core::Commit;
 use brolly_store::{Config, Engine, Error, Stats, Store, VALUE_BYTES};
-use engines::on_each_engine;
+
+use crate::engines::on_each_engine;
 
 on_each_engine! {
     rows_are_put_replaced_and_deleted_in_order,
