@@ -73,7 +73,7 @@ pub(crate) fn all(filters: &[String]) -> anyhow::Result<Summary> {
 /// Builds the plugins, the binary and the tests.
 ///
 /// All at once: the binary alone would be built with fewer features of the same dependencies, and so would compile the
-/// largest of them twice. The benchmark, which takes minutes to compile, is only built where it is run.
+/// largest of them twice. The benchmark itself, as large as the binary, is only built where it is run.
 ///
 /// # Errors
 /// If something cannot be built.

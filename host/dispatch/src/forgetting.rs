@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use brolly_core::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::Handle;
@@ -32,7 +31,7 @@ pub(crate) async fn run(handle: Handle, stop: CancellationToken) {
 async fn sweep(handle: &Handle, next: &mut Option<u64>, trouble: &mut String) -> Duration {
     let parts = handle.parts().clone();
     let now = parts.clock.now();
-    let (cutoff, after) = (Timestamp(now.0.saturating_sub(handle.config().history_ms)), *next);
+    let (cutoff, after) = (now.before(Duration::from_millis(handle.config().history_ms)), *next);
     let look = move || {
         let began = Instant::now();
         let swept = parts.ledger.sweep(cutoff, now, after);
