@@ -14,14 +14,18 @@ use brolly_tests::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const SETTLEMENT: &str = "/subscriptions/settlement";
+pub(crate) const SETTLEMENT: &str = "/subscriptions/settlement";
 
 /// A host with the topic of the orders, and settlement on it, with these further fields.
 async fn settling(dir: &std::path::Path, more: Value) -> (Server, String) {
     settling_with(dir, &[], more).await
 }
 
-async fn settling_with(dir: &std::path::Path, settings: &[(&str, &str)], more: Value) -> (Server, String) {
+pub(crate) async fn settling_with(
+    dir: &std::path::Path,
+    settings: &[(&str, &str)],
+    more: Value,
+) -> (Server, String) {
     let server = Server::start_with(dir, &[], settings).await;
     server.put("/topics/orders.paid", json!({})).await;
     let version = server.upload("settlement", plugin_bytes("settlement")).await;
@@ -30,7 +34,7 @@ async fn settling_with(dir: &std::path::Path, settings: &[(&str, &str)], more: V
 }
 
 /// The definition of settlement with another version and other fields.
-fn settlement(version: &str, more: &Value) -> Value {
+pub(crate) fn settlement(version: &str, more: &Value) -> Value {
     let mut definition =
         json!({"queue": "settlement", "plugin": "settlement", "version": version, "workers": 2});
     definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -41,7 +45,7 @@ async fn acked(server: &Server) -> u64 {
     server.get(SETTLEMENT).await["status"]["acked"].as_u64().unwrap()
 }
 
-async fn swaps(server: &Server) -> Vec<Value> {
+pub(crate) async fn swaps(server: &Server) -> Vec<Value> {
     server.all("/subscriptions/settlement/swaps").await
 }
 
@@ -55,7 +59,7 @@ async fn swap(server: &Server, what: &str, holds: impl Fn(&Value) -> bool) -> Va
 }
 
 /// Nothing lost and nothing twice, on either side.
-fn sound(swap: &Value) {
+pub(crate) fn sound(swap: &Value) {
     for side in ["old", "new"] {
         let side = &swap[side];
         assert_eq!((&side["lost"], &side["twice"]), (&json!(0), &json!(0)), "{swap}");
@@ -192,84 +196,6 @@ async fn a_version_that_traps_at_once_is_taken_back_by_itself() {
     })
     .await;
     assert_eq!(server.get(SETTLEMENT).await["version"], bad);
-    assert_eq!(server.terminate().await, Some(0));
-}
-
-/// How many swaps the test below makes; more by hand.
-const SWAPS: &str = "BROLLY_SWAPS";
-/// From so many swaps on, orders are first handled until as many are forgotten as come, and what the swaps may
-/// leave behind is the goal of 5 %. With fewer, the store's cache still fills: 1.2 kB for each order.
-const MANY_SWAPS: usize = 1_000;
-/// How long that is: the shortest time that a history can be kept for, and what it takes to forget.
-const UNTIL_AS_MANY_GO: Duration = Duration::from_secs(150);
-/// How many swaps are looked at then, before and after: without any swap memory moves by 10 % and more from one
-/// minute to the next.
-const MANY_BEFORE: usize = 2_500;
-const HISTORY: (&str, &str) = ("BROLLY_HISTORY__KEEP_MS", "60000");
-
-#[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_swaps_under_load_lose_nothing_and_leave_nothing() {
-    let count: usize = std::env::var(SWAPS).map_or(300, |count| count.parse().unwrap());
-    let (settled, warm_up, percent, of_an_order) = if count < MANY_SWAPS {
-        (Duration::ZERO, 40, 25, 2_048)
-    } else {
-        (UNTIL_AS_MANY_GO, MANY_BEFORE, 5, 0)
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let more = json!({"order": "key"});
-    let (server, first) = settling_with(dir.path(), &[HISTORY], more.clone()).await;
-    let began = Instant::now();
-    let mut versions = vec![first];
-    for salt in ["a", "b"] {
-        versions.push(server.upload("settlement", another_version(plugin_bytes("settlement"), salt)).await);
-    }
-    let waiting = async || server.get("/queues/settlement").await["counts"]["ready"].as_u64().unwrap();
-    // Memory moves with what is in hand and what the store does: each side is the median of several looks.
-    let (mut all, mut made, mut before, mut after) = (Vec::new(), 0, Vec::new(), Vec::new());
-    while made < count + warm_up {
-        let orders = orders::named(&format!("r{}-", all.len()), &orders::real());
-        server.bulk("orders.paid", orders::ndjson(&orders)).await.unwrap().ok();
-        all.extend(orders);
-        while waiting().await > 500 {
-            if began.elapsed() < settled {
-                continue;
-            }
-            for _ in 0..10 {
-                made += 1;
-                server.put(SETTLEMENT, settlement(&versions[made % versions.len()], &more)).await;
-            }
-            let memory = brolly_tests::memory::resident(server.id().unwrap());
-            if made <= warm_up {
-                before.push(memory);
-            } else {
-                after.push(memory);
-            }
-            if made % 500 == 0 {
-                let (seconds, orders) = (began.elapsed().as_secs(), all.len());
-                eprintln!("{made} swaps over {orders} orders in {seconds} s; memory {} MiB", memory >> 20);
-            }
-        }
-    }
-    server.idle(&["settlement"]).await;
-    assert_eq!(server.days().await, orders::totals(&all).days);
-    swaps(&server).await.iter().for_each(sound);
-    let median = |looks: &[u64]| {
-        let mut looks = looks.to_vec();
-        looks.sort_unstable();
-        looks[looks.len() / 2]
-    };
-    let [before, after] = [median(&before), median(&after[after.len().saturating_sub(before.len())..])];
-    eprintln!(
-        "{made} swaps over {} orders in {} s; memory {} MiB before, {} MiB after",
-        all.len(),
-        began.elapsed().as_secs(),
-        before >> 20,
-        after >> 20
-    );
-    assert_eq!(swaps(&server).await.len(), 50, "the latest are kept");
-    // A handler that stayed for each swap would be a hundred mebibytes.
-    let allowed = before + before * percent / 100 + all.len() as u64 * of_an_order;
-    assert!(after < allowed, "{before} bytes before, {after} after {made} swaps, {allowed} are allowed");
     assert_eq!(server.terminate().await, Some(0));
 }
 

@@ -1,12 +1,19 @@
 //! Changes while messages flow: a new version, other numbers of workers, pause and resume.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use brolly_tests::{
-    eventually, orders,
+    eventually, flow, memory,
+    orders::{self, Order},
     server::{PATIENCE, Server, another_version, plugin_bytes},
 };
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::shipping::{SETTLEMENT, settlement, settling_with, sound, swaps};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_takes_over_without_losing_or_repeating_anything() {
@@ -60,5 +67,125 @@ async fn a_new_version_takes_over_without_losing_or_repeating_anything() {
     let path = |version: &str| format!("/plugins/settlement/versions/{version}");
     assert_eq!(server.call(reqwest::Method::DELETE, &path(&new), None).await.problem(409), "in-use");
     assert_eq!(server.call(reqwest::Method::DELETE, &path(&old), None).await.status, 204);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+/// How many swaps the test below makes; more by hand.
+const SWAPS: &str = "BROLLY_SWAPS";
+/// From so many swaps on, memory is compared while nothing is kept but totals and dead letters, and what the swaps
+/// may leave behind is the goal of 5 %. With fewer there is no time for that, and the store's cache still fills:
+/// 1.2 kB for each order.
+const MANY_SWAPS: usize = 1_000;
+/// Swaps before the first look, so that every version has been at work.
+const FIRST_SWAPS: usize = 40;
+/// How long orders are handled before the first look: memory grows until history goes as fast as it comes.
+const UNTIL_AS_MANY_GO: Duration = Duration::from_secs(120);
+/// The looks on either side, and how long orders are handled before each: what the allocator and the store hold on
+/// to when nothing is left to do differs from one look to the next by a few percent.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+/// The shortest history there is.
+const HISTORY: (&str, &str) = ("BROLLY_HISTORY__KEEP_MS", "60000");
+/// By when it is gone: the history, and two rounds of forgetting.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(180);
+
+/// Settlement under full load.
+struct FullLoad {
+    server: Server,
+    versions: Vec<String>,
+    orders: Vec<Order>,
+    swaps: usize,
+    began: Instant,
+}
+
+impl FullLoad {
+    async fn begin(dir: &Path) -> Self {
+        let (server, first) = settling_with(dir, &[HISTORY], Self::order()).await;
+        let mut versions = vec![first];
+        for salt in ["a", "b"] {
+            versions
+                .push(server.upload("settlement", another_version(plugin_bytes("settlement"), salt)).await);
+        }
+        Self { server, versions, orders: Vec::new(), swaps: 0, began: Instant::now() }
+    }
+
+    fn order() -> Value {
+        json!({"order": "key"})
+    }
+
+    /// Publishes the real orders again and again, with the queue never empty, for this long and until so many swaps
+    /// were made.
+    async fn go_on(&mut self, time: Duration, swaps: usize) {
+        let began = Instant::now();
+        while began.elapsed() < time || self.swaps < swaps {
+            let orders = orders::named(&format!("r{}-", self.orders.len()), &orders::real());
+            self.server.bulk("orders.paid", orders::ndjson(&orders)).await.unwrap().ok();
+            self.orders.extend(orders);
+            while self.server.get("/queues/settlement").await["counts"]["ready"].as_u64().unwrap() > 500 {
+                for _ in 0..swaps.saturating_sub(self.swaps).min(10) {
+                    self.swaps += 1;
+                    let version = &self.versions[self.swaps % self.versions.len()];
+                    self.server.put(SETTLEMENT, settlement(version, &Self::order())).await;
+                }
+            }
+        }
+    }
+
+    /// The memory of the host in bytes, once there is nothing left to do and, if asked, to keep.
+    async fn memory_at_rest(&self, forgotten: bool) -> u64 {
+        self.server.idle(&["settlement"]).await;
+        if forgotten {
+            let wanted = (self.orders.len() - orders::totals(&self.orders).rejected.len()) as f64;
+            eventually("all that was handled is forgotten", FORGOTTEN_WITHIN, || async {
+                let gone = flow::metric(&self.server, "brolly_messages_forgotten_total").await;
+                (gone >= wanted).then_some(())
+            })
+            .await;
+        }
+        let memory = memory::resident(self.server.id().unwrap());
+        let (swaps, orders, seconds) = (self.swaps, self.orders.len(), self.began.elapsed().as_secs());
+        eprintln!("{swaps} swaps over {orders} orders in {seconds} s; memory {} MiB", memory >> 20);
+        memory
+    }
+
+    /// The median of some looks at that.
+    async fn looks(&mut self) -> u64 {
+        let mut looks = Vec::new();
+        for _ in 0..LOOKS {
+            self.go_on(BETWEEN_LOOKS, 0).await;
+            looks.push(self.memory_at_rest(true).await);
+        }
+        looks.sort_unstable();
+        looks[looks.len() / 2]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_swaps_under_load_lose_nothing_and_leave_nothing() {
+    let count: usize = std::env::var(SWAPS).map_or(300, |count| count.parse().unwrap());
+    let many = count >= MANY_SWAPS;
+    let dir = tempfile::tempdir().unwrap();
+    let mut load = FullLoad::begin(dir.path()).await;
+    let (before, after) = if many {
+        load.go_on(UNTIL_AS_MANY_GO, FIRST_SWAPS).await;
+        let before = load.looks().await;
+        load.go_on(Duration::ZERO, FIRST_SWAPS + count).await;
+        (before, load.looks().await)
+    } else {
+        load.go_on(Duration::ZERO, FIRST_SWAPS).await;
+        let before = load.memory_at_rest(false).await;
+        load.go_on(Duration::ZERO, FIRST_SWAPS + count).await;
+        (before, load.memory_at_rest(false).await)
+    };
+    let FullLoad { server, orders, .. } = load;
+    assert_eq!(server.days().await, orders::totals(&orders).days);
+    let kept = swaps(&server).await;
+    kept.iter().for_each(sound);
+    assert_eq!(kept.len(), 50, "the latest are kept");
+    let (percent, of_an_order) = if many { (5, 0) } else { (25, 2_048) };
+    // A handler that stayed for each swap would be a hundred mebibytes.
+    let allowed = before + before * percent / 100 + orders.len() as u64 * of_an_order;
+    eprintln!("memory {before} bytes before, {after} after {count} swaps; {allowed} are allowed");
+    assert!(after <= allowed, "{before} bytes before, {after} after, {allowed} are allowed");
     assert_eq!(server.terminate().await, Some(0));
 }
