@@ -23,6 +23,7 @@ mod orders;
 mod power_cut;
 mod rabbit;
 mod redis;
+mod room;
 mod samples;
 mod servers;
 mod shipping;
