@@ -145,7 +145,7 @@ async fn get_feed(
     NameInPath(name): NameInPath,
 ) -> Result<Json<FeedBody>, Problem> {
     let topic = admin.handle.get::<Topic>(&name)?;
-    let feed = topic.value.feed.clone().zip(admin.handle.feed(&name));
+    let feed = topic.value.feed.clone().zip(admin.handle.feed(&name)?);
     let (feed, status) =
         feed.ok_or_else(|| Refusal::new(Code::NotFound, format!("the topic {name} has no feed")))?;
     Ok(Json(FeedBody::new(feed, status)))

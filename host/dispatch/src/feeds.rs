@@ -236,10 +236,18 @@ impl Listener for Ear {
 }
 
 impl Handle {
-    /// How the feed of a topic stands; none if it has none, or has not begun.
-    #[must_use]
-    pub fn feed(&self, topic: &Name) -> Option<FeedStatus> {
-        let ear = self.ears().lock().get(topic).cloned();
-        ear.map(|ear| ear.status.lock().clone())
+    /// How the feed of a topic stands; none if it has none. One that has not begun, as in the first moment after
+    /// a start, is not connected and has missed what is remembered.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn feed(&self, topic: &Name) -> Result<Option<FeedStatus>, Error> {
+        if self.catalog().snapshot().topics.get(topic).is_none_or(|entry| entry.value.feed.is_none()) {
+            return Ok(None);
+        }
+        let listening = self.ears().lock().get(topic).cloned();
+        let ear = listening.map_or_else(|| Ear::new(self, topic).map(Arc::new), Ok)?;
+        let status = ear.status.lock().clone();
+        Ok(Some(status))
     }
 }

@@ -80,7 +80,7 @@ impl Metering {
 
     fn feeds(&self) {
         for topic in self.names::<Topic>("topics") {
-            if let Some(feed) = self.handle.feed(&topic) {
+            if let Ok(Some(feed)) = self.handle.feed(&topic) {
                 let listening = feed.standing == Standing::Listening;
                 gauge!("brolly_feed_listening", "topic" => topic.to_string()).set(flag(listening));
             }
