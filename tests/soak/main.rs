@@ -62,7 +62,7 @@ impl Elsewhere {
     }
 
     async fn furnish(&self, server: &Server) {
-        server.put("/brokers/rabbit", json!({"kind": "amqp", "url": self.vhost.url})).await;
+        server.put("/brokers/rabbit", json!({"kind": "amqp", "url": self.vhost.url, "heartbeat_s": 2})).await;
         server.put("/topics/orders.in", json!({"broker": "rabbit"})).await;
         server.put("/queues/orders.in", json!({"broker": "rabbit", "type": "quorum"})).await;
         server.put("/routes/orders.in", json!({"topic": Self::NAME, "queue": Self::NAME})).await;

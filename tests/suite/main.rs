@@ -20,6 +20,7 @@ mod languages;
 mod messaging;
 mod openapi;
 mod orders;
+mod outage;
 mod power_cut;
 mod rabbit;
 mod redis;

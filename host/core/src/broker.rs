@@ -115,6 +115,11 @@ pub trait Broker: Send + Sync + 'static {
         Err(Refusal::no_channels().into())
     }
 
+    /// Whether what was settled on the queue may yet be delivered again, since nobody knows that the
+    /// settlement has arrived: while it is not consumed, and until a new consumption has been given all that
+    /// an earlier one had in hand. What became of it is remembered meanwhile, however old it is.
+    fn may_deliver_again(&self, queue: &Name) -> bool;
+
     /// What the queue holds.
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError>;
 

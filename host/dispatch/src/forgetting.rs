@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use brolly_core::Name;
 use tokio_util::sync::CancellationToken;
 
 use crate::Handle;
@@ -34,7 +35,16 @@ async fn sweep(handle: &Handle, next: &mut Option<u64>, trouble: &mut String) ->
     let (cutoff, after) = (now.before(Duration::from_millis(handle.config().history_ms)), *next);
     let look = move || {
         let began = Instant::now();
-        let swept = parts.ledger.sweep(cutoff, now, after);
+        let definitions = parts.catalog.snapshot();
+        // Nobody takes from a queue that is not there any more.
+        let may_deliver_again = |queue: &Name| {
+            definitions.queues.contains_key(queue)
+                && match parts.brokers.of_queue(&definitions, queue) {
+                    Ok(broker) => broker.may_deliver_again(queue),
+                    Err(_) => true,
+                }
+        };
+        let swept = parts.ledger.sweep(cutoff, now, after, may_deliver_again);
         (swept, began.elapsed())
     };
     let Ok((swept, took)) = tokio::task::spawn_blocking(look).await else {

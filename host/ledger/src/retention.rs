@@ -26,14 +26,20 @@ impl Ledger {
     pub const SWEEP_BUDGET: u64 = 1_000;
 
     /// Removes messages that this host met before `cutoff` and that are done: they wait in no queue and no
-    /// outbox, are nobody's dead letter, and were last attempted before `cutoff` as well. Begins behind
-    /// `after`. With a message go its history and the memory of its id, so that the id would be accepted
-    /// again. Blocks.
+    /// outbox, are nobody's dead letter, and were last attempted before `cutoff` as well, on queues of which
+    /// `may_deliver_again` says no ([`brolly_core::Broker::may_deliver_again`]). Begins behind `after`. With a
+    /// message go its history and the memory of its id, so that the id would be accepted again. Blocks.
     ///
     /// What was removed is gone for good with the store's next flush. The next sweep must come after it
     /// ([`Ledger::flushed`]), or might take what has come since for what it saw before.
     #[must_use]
-    pub fn sweep(&self, cutoff: Timestamp, now: Timestamp, after: Option<u64>) -> Swept {
+    pub fn sweep(
+        &self,
+        cutoff: Timestamp,
+        now: Timestamp,
+        after: Option<u64>,
+        may_deliver_again: impl Fn(&Name) -> bool,
+    ) -> Swept {
         let mut swept = Swept { next: after, ..Swept::default() };
         let Ok(_desk) = self.dead_letters.desk.try_lock() else {
             // Someone replays; the next sweep is soon.
@@ -54,7 +60,8 @@ impl Ledger {
             }
             swept.looked_at += 1;
             if stored.met_at < cutoff {
-                let rest = |commit: &mut Commit| self.is_done(seq, &stored, cutoff, commit);
+                let rest =
+                    |commit: &mut Commit| self.is_done(seq, &stored, cutoff, &may_deliver_again, commit);
                 match self.messages.forget(seq, &stored.message, rest) {
                     Ok(removed) => swept.removed += u64::from(removed),
                     Err(error) => swept.unreadable = Some(error),
@@ -87,6 +94,7 @@ impl Ledger {
         seq: u64,
         stored: &StoredMessage,
         cutoff: Timestamp,
+        may_deliver_again: &impl Fn(&Name) -> bool,
         commit: &mut Commit,
     ) -> Result<bool, Error> {
         for queue in &stored.routed {
@@ -102,8 +110,9 @@ impl Ledger {
                     return Ok(false);
                 }
                 // A message from elsewhere may have come to more queues than it is known to be routed to.
-                if let Some(queue) = row.queue.filter(|queue| !stored.routed.contains(queue))
-                    && self.is_in(&queue, seq)?
+                if let Some(queue) = row.queue
+                    && (may_deliver_again(&queue)
+                        || (!stored.routed.contains(&queue) && self.is_in(&queue, seq)?))
                 {
                     return Ok(false);
                 }

@@ -331,6 +331,10 @@ impl Broker for Watched {
         Ok(Arc::new(WatchedSource { source, settled: self.settled.clone() }))
     }
 
+    fn may_deliver_again(&self, queue: &Name) -> bool {
+        self.broker.may_deliver_again(queue)
+    }
+
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError> {
         self.broker.counts(queue).await
     }

@@ -95,7 +95,7 @@ fn tell(ledger: &Ledger) {
     let _ = ledger.dead_letter_reasons(&q);
     let _ = ledger.state_entries(&s, "", None, 10);
     let _ = ledger.rollout::<serde_json::Value>(&s);
-    let _ = ledger.sweep(Timestamp(u64::MAX), Timestamp(u64::MAX), None);
+    let _ = ledger.sweep(Timestamp(u64::MAX), Timestamp(u64::MAX), None, |_| false);
 }
 
 /// Rows that are written as they were read.

@@ -13,7 +13,7 @@ use crate::{
     disk::Failure,
     host::{Host, Pending, poll},
     model::Known,
-    names::{self, CHILD, EMBEDDED, FAR, IN, LOOSE, SUBSCRIPTIONS, WORKERS},
+    names::{self, CHILD, EMBEDDED, FAR, IN, LOOSE, REMOTE, SUBSCRIPTIONS, WORKERS},
     script::Act,
     world::World,
 };
@@ -415,14 +415,16 @@ fn forget(world: &World, host: &Host) {
     let known: Vec<_> =
         host.messages.oldest(None).flatten().filter(|(_, stored)| is_known(&stored.message)).collect();
     // What goes can still be read, until that is written.
-    let swept = host.ledger.sweep(cutoff, now, None);
+    let may_deliver_again = |queue: &Name| queue.as_str() == REMOTE && world.far.delivers_more();
+    let swept = host.ledger.sweep(cutoff, now, None, may_deliver_again);
     if let Some(error) = swept.unreadable {
         world.broken(format!("old history cannot be read: {error}"));
     }
     world.say(|| format!("{} messages are forgotten", swept.removed));
     for (seq, stored) in known.into_iter().filter(|(_, stored)| !is_known(&stored.message)) {
         let in_hand = world.is_in_hand(&stored.message);
-        let forgotten = world.model.borrow_mut().forget(host, seq, &stored, cutoff, in_hand);
+        let comes_again = world.far.delivers(&stored.message);
+        let forgotten = world.model.borrow_mut().forget(host, seq, &stored, cutoff, in_hand, comes_again);
         if let Err(broken) = forgotten {
             world.broken(broken);
         }

@@ -128,6 +128,19 @@ impl Far {
         state.ready.len() + state.delayed.len() + state.in_hand.len()
     }
 
+    /// Whether it will deliver anything beyond what is in hand.
+    pub(crate) fn delivers_more(&self) -> bool {
+        let state = self.state.lock();
+        !state.ready.is_empty() || !state.delayed.is_empty()
+    }
+
+    /// Whether it will deliver this message, or another copy of it.
+    pub(crate) fn delivers(&self, message: &Message) -> bool {
+        let state = self.state.lock();
+        let mut copies = state.ready.iter().chain(state.delayed.values());
+        copies.any(|copy| copy.message.topic == message.topic && copy.message.id == message.id)
+    }
+
     fn accept(&self, topic: &Name, message: NewMessage) -> Accepted {
         let id = message.id.unwrap_or_default();
         let message = Message {
@@ -217,6 +230,10 @@ impl Broker for Way {
         drop(state);
         self.0.wake.notify_one();
         Ok(Arc::new(Way(self.0.clone())))
+    }
+
+    fn may_deliver_again(&self, _: &Name) -> bool {
+        self.0.delivers_more()
     }
 
     async fn counts(&self, _: &Name) -> Result<Counts, BrokerError> {

@@ -126,6 +126,7 @@ impl Model {
         stored: &StoredMessage,
         cutoff: Timestamp,
         in_hand: bool,
+        comes_again: bool,
     ) -> Result<(), String> {
         let message = &stored.message;
         let (topic, id) = (message.topic.to_string(), message.id.clone());
@@ -151,6 +152,9 @@ impl Model {
             .into_iter()
             .map(|delivery| (delivery.subscription.to_string(), delivery.status))
             .collect();
+        if comes_again && statuses.iter().any(|(subscription, _)| subscription == names::REMOTE) {
+            return Err(format!("{what}, and comes again"));
+        }
         for queue in stored.routed.iter().filter(|queue| queue.as_str() != names::REMOTE) {
             if !statuses
                 .iter()

@@ -12,7 +12,7 @@ use brolly_tests::{flow, rabbit::Rabbit, server::Server, skip};
 use serde_json::{Value, json};
 
 /// A server for a test, unless there is none on this machine.
-async fn rabbit(what: &str) -> Option<Rabbit> {
+pub(crate) async fn rabbit(what: &str) -> Option<Rabbit> {
     match Rabbit::available() {
         Ok(()) => Some(Rabbit::start().await),
         Err(why) => {

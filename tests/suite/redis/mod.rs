@@ -19,7 +19,7 @@ use brolly_tests::{
 use serde_json::json;
 
 /// A server that keeps what it confirms, unless there is none on this machine.
-async fn redis(what: &str) -> Option<RedisServer> {
+pub(crate) async fn redis(what: &str) -> Option<RedisServer> {
     match RedisServer::available() {
         Ok(()) => Some(RedisServer::with(Options { append_only: true, ..Options::default() }).await),
         Err(why) => {

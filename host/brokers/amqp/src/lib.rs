@@ -250,6 +250,11 @@ impl Transport for Amqp {
         let _ = tokio::time::timeout(GOODBYE, inner.tasks.wait()).await;
     }
 
+    /// The server takes a silent connection for dead after twice the time.
+    fn notices_within(&self) -> Duration {
+        3 * self.inner.settings.heartbeat
+    }
+
     fn health(&self) -> Health {
         self.inner.board.health()
     }

@@ -239,6 +239,11 @@ impl Broker for Embedded {
         Ok(Arc::new(EmbeddedSource::new(index, self.inner.messages.clone(), self.inner.clock.clone())))
     }
 
+    /// Never: its settlements are in the commits of the outcomes.
+    fn may_deliver_again(&self, _: &Name) -> bool {
+        false
+    }
+
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError> {
         let (ready, in_flight, delayed) = self.inner.queue(queue)?.counts();
         let prefix = keys::queue_prefix(queue);

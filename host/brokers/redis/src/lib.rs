@@ -278,6 +278,12 @@ impl Transport for Redis {
         }
     }
 
+    /// Others look for dead workers when they have been connected for as long as a worker may be silent, and
+    /// then three times as often.
+    fn notices_within(&self) -> Duration {
+        2 * self.inner.settings.worker_timeout
+    }
+
     fn health(&self) -> Health {
         self.inner.status.health()
     }

@@ -37,7 +37,6 @@ pub use transport::{Parcel, Received, Tap, To, Transport};
 pub use window::{Inlet, Pushed};
 
 use error::failed;
-use ids::Ids;
 use outbox::{Destination, Outbox};
 use source::RemoteSource;
 use window::Window;
@@ -104,8 +103,10 @@ impl Remote {
 impl Inner {
     fn window(&self, queue: &Name) -> Arc<Window> {
         let mut windows = self.windows.lock();
-        let ids = || Ids::new(self.messages.clone());
-        let new = || Arc::new(Window::new(queue.clone(), self.clock.clone(), self.router.clone(), ids()));
+        let new = || {
+            let (clock, router, messages) = (self.clock.clone(), self.router.clone(), self.messages.clone());
+            Arc::new(Window::new(queue.clone(), clock, router, messages, self.transport.notices_within()))
+        };
         windows.entry(queue.clone()).or_insert_with(new).clone()
     }
 
@@ -224,6 +225,10 @@ impl Broker for Remote {
         stop: Stop,
     ) -> Result<(), BrokerError> {
         self.inner.transport.listen(feed, seat, listener, stop).await
+    }
+
+    fn may_deliver_again(&self, queue: &Name) -> bool {
+        self.inner.window(queue).may_deliver_again()
     }
 
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError> {

@@ -64,6 +64,11 @@ pub trait Transport: Send + Sync + 'static {
         Err(Refusal::no_channels().into())
     }
 
+    /// How long after a new consumption began the other side may still take an earlier one for alive: what that
+    /// had in hand is handed out again within this time, as soon as there is room for it, and before anything
+    /// else.
+    fn notices_within(&self) -> Duration;
+
     /// What the other side says that the queue holds. In flight are all that it waits for a
     /// settlement of, delayed those that it holds back.
     async fn counts(&self, queue: &Name) -> Result<Counts, BrokerError>;

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -19,6 +19,7 @@ use brolly_core::{
     BrokerError, Clock, Code, Consume, Delivery, Lease, Message, Name, Order, Refusal, Router, Settlement,
     Timestamp,
 };
+use brolly_store::{Claim, Messages};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -35,7 +36,10 @@ pub(crate) struct Window {
     queue: Name,
     clock: Arc<dyn Clock>,
     router: Arc<ArcSwapOption<Router>>,
+    messages: Messages,
     ids: Ids,
+    /// As [`crate::Transport::notices_within`].
+    notices_within: Duration,
     hasher: RandomState,
     state: Mutex<State>,
     /// Wakes one waiting worker whenever something may be taken; the one that takes wakes the next.
@@ -58,6 +62,14 @@ struct State {
     /// The order of the latest consumption; it holds for what is still in hand after its end.
     order: Order,
     open: Option<Consume>,
+    /// Since when the present consumption can be settled.
+    since: Option<Instant>,
+    /// Since when it was seen to have room for more.
+    room: Option<Instant>,
+    /// Whether it has been given all that earlier ones had in hand.
+    caught_up: bool,
+    /// All that is in the window.
+    held: usize,
     failure: Option<String>,
     taps: Vec<(u64, Arc<dyn Tap>)>,
     leases: u64,
@@ -78,6 +90,8 @@ struct Item {
     message: Arc<Message>,
     attempts: u32,
     unfit: Option<String>,
+    /// Of one that may have been decided before: what became of it is not forgotten while it is in the window.
+    _known: Option<Arc<Claim>>,
     /// Whether its id was derived.
     derived: bool,
     /// What it must hold to be handled, in this order: its key, where keys are ordered, then its own
@@ -108,13 +122,16 @@ impl Window {
         queue: Name,
         clock: Arc<dyn Clock>,
         router: Arc<ArcSwapOption<Router>>,
-        ids: Ids,
+        messages: Messages,
+        notices_within: Duration,
     ) -> Self {
         Self {
             queue,
             clock,
             router,
-            ids,
+            ids: Ids::new(messages.clone()),
+            messages,
+            notices_within,
             hasher: RandomState::new(),
             state: Mutex::default(),
             wake: Notify::new(),
@@ -132,6 +149,7 @@ impl Window {
         }
         state.generation += 1;
         state.open = Some(consume);
+        (state.since, state.room, state.caught_up) = (None, None, false);
         state.order = consume.order;
         state.failure = None;
         Ok(Inlet { window: self.clone(), generation: state.generation })
@@ -139,7 +157,12 @@ impl Window {
 
     /// Lets deliveries be taken: from now on there is a way to settle them.
     pub(crate) fn attach(&self, inlet: &Inlet, tap: Arc<dyn Tap>) {
-        self.state.lock().taps.push((inlet.generation, tap));
+        let mut state = self.state.lock();
+        state.taps.push((inlet.generation, tap));
+        if state.generation == inlet.generation {
+            state.since = Some(Instant::now());
+        }
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -242,6 +265,7 @@ impl Window {
     fn leave(&self, lease: Lease, tell: impl FnOnce(&dyn Tap, &Item)) {
         let mut state = self.state.lock();
         let Some(item) = state.taken.remove(&lease.tag) else { return };
+        state.held -= 1;
         let tap = state.tap(item.generation);
         state.release_tokens(&item);
         state.forget_taps();
@@ -276,6 +300,26 @@ impl Window {
         self.wake.notify_one();
     }
 
+    /// As [`brolly_core::Broker::may_deliver_again`].
+    pub(crate) fn may_deliver_again(&self) -> bool {
+        let mut state = self.state.lock();
+        let Some(consume) = state.open.filter(|_| state.failure.is_none()) else { return true };
+        if state.since.is_some() && state.held < consume.max_in_flight as usize {
+            // What comes before anything else would have come.
+            let room = *state.room.get_or_insert_with(Instant::now);
+            state.caught_up |= room.elapsed() >= self.notices_within;
+        }
+        !state.caught_up
+    }
+
+    /// A claim on a message that may have been decided before. A store that cannot be read has other ways to
+    /// say so.
+    fn known(&self, received: &Received) -> Option<Arc<Claim>> {
+        let message = &received.message;
+        let again = received.redelivered || self.may_deliver_again();
+        again.then(|| self.messages.hold(&message.topic, &message.id).ok().flatten()).flatten()
+    }
+
     pub(crate) fn held(&self) -> Held {
         let state = self.state.lock();
         Held { taken: state.taken.len() as u64, delayed: state.delayed.len() as u64 }
@@ -304,15 +348,21 @@ impl Inlet {
             let derived = std::mem::take(&mut message.id);
             message.id = window.ids.assign(&message.topic, derived, received.redelivered);
         }
+        let known = window.known(&received);
         let mut state = window.state.lock();
         let Some(consume) = state.open.filter(|_| state.generation == self.generation) else {
             return Pushed::Closed;
         };
+        if !received.redelivered {
+            // What an earlier one had in hand comes before what nobody ever had.
+            state.caught_up |= state.since.is_some_and(|since| since.elapsed() >= window.notices_within);
+        }
         state.leases += 1;
         let item = Item {
             lease: state.leases,
             generation: self.generation,
             tag: received.tag,
+            _known: known,
             derived: received.derived,
             tokens: window.tokens(consume.order, &received.message),
             message: Arc::new(received.message),
@@ -320,6 +370,10 @@ impl Inlet {
             unfit: received.unfit,
         };
         state.ready.push_back(item);
+        state.held += 1;
+        if state.held >= consume.max_in_flight as usize {
+            state.room = None;
+        }
         drop(state);
         window.wake.notify_one();
         Pushed::Held
@@ -433,6 +487,7 @@ impl State {
         items.extend(std::mem::take(&mut self.delayed).into_values());
         items.extend(std::mem::take(&mut self.blocked).into_values().flatten());
         items.sort_by_key(|item| item.lease);
+        self.held -= items.len();
         let taken = &self.taken;
         self.holders.retain(|_, lease| taken.contains_key(lease));
         items

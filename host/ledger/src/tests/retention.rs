@@ -23,7 +23,7 @@ fn arriving(id: &str, published_at: u64) -> Delivery {
 
 impl Bench {
     fn sweep(&self, cutoff: u64) -> u64 {
-        let swept = self.ledger.sweep(Timestamp(cutoff), LATER, None);
+        let swept = self.ledger.sweep(Timestamp(cutoff), LATER, None, |_| false);
         assert!(swept.unreadable.is_none() && swept.next.is_none(), "{swept:?}");
         swept.removed
     }
@@ -93,7 +93,7 @@ async fn what_was_met_while_the_clock_was_wrong_holds_up_nothing() {
     bench.decide(&bench.delivery("behind"), &Decision::Ack);
     bench.settled().await;
     // While the clock stands before the time at which they say that they were met.
-    let early = |cutoff| bench.ledger.sweep(Timestamp(cutoff), Timestamp(999), None);
+    let early = |cutoff| bench.ledger.sweep(Timestamp(cutoff), Timestamp(999), None, |_| false);
     let Swept { looked_at, removed, next, .. } = early(900);
     assert_eq!((looked_at, removed, next), (2, 0, None), "it goes on behind them");
     assert_eq!(bench.sweep(2_001), 2);
@@ -130,10 +130,23 @@ async fn a_sweep_looks_at_so_many_and_the_next_one_goes_on() {
         bench.decide(&bench.delivery(&format!("m{number}")), &Decision::Ack);
     }
     bench.settled().await;
-    let first = bench.ledger.sweep(LATER, LATER, None);
+    let first = bench.ledger.sweep(LATER, LATER, None, |_| false);
     assert_eq!((first.looked_at, first.removed), (count - 1, count - 1));
     assert!(first.next.is_some());
     bench.ledger.flushed().await.unwrap();
-    let second = bench.ledger.sweep(LATER, LATER, first.next);
+    let second = bench.ledger.sweep(LATER, LATER, first.next, |_| false);
     assert_eq!((second.looked_at, second.removed, second.next), (1, 1, None));
+}
+
+/// Its settlement may be lost, and it is delivered again when its broker can be reached.
+#[tokio::test]
+async fn what_may_be_delivered_again_is_not_forgotten() {
+    let bench = open();
+    bench.decide(&arriving("m", 0), &Decision::Ack);
+    bench.settled().await;
+    let sweep = |may_deliver_again: bool| {
+        bench.ledger.sweep(LATER, LATER, None, |queue| may_deliver_again && queue.as_str() == "q").removed
+    };
+    assert_eq!(sweep(true), 0);
+    assert_eq!(sweep(false), 1);
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use brolly_core::SystemClock;
-use brolly_store::{Config, Messages, Store};
+use brolly_core::{Commit, SystemClock};
+use brolly_store::{Config, Store, StoredMessage};
 use bytes::Bytes;
 
 use super::*;
@@ -38,8 +38,23 @@ impl Tap for Ear {
     }
 }
 
+fn message(id: &str, key: &str) -> Message {
+    Message {
+        id: id.into(),
+        topic: Name::new("t").unwrap(),
+        key: key.into(),
+        content_type: String::new(),
+        headers: BTreeMap::new(),
+        published_at: Timestamp(1),
+        expires_at: None,
+        payload: Bytes::new(),
+    }
+}
+
 struct Bench {
     _dir: tempfile::TempDir,
+    store: Store,
+    messages: Messages,
     window: Arc<Window>,
     inlet: Inlet,
     ear: Arc<Ear>,
@@ -53,10 +68,11 @@ impl Bench {
         let queue = Name::new("q").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&Config::new(dir.path().join("store"))).unwrap();
-        let ids = Ids::new(Messages::open(&store).unwrap());
-        let window = Arc::new(Window::new(queue, Arc::new(SystemClock), Arc::default(), ids));
+        let messages = Messages::open(&store).unwrap();
+        let window = Window::new(queue, Arc::new(SystemClock), Arc::default(), messages.clone(), SOON);
+        let window = Arc::new(window);
         let (inlet, ear) = Self::connect(&window, order, max_in_flight);
-        Self { _dir: dir, window, inlet, ear }
+        Self { _dir: dir, store, messages, window, inlet, ear }
     }
 
     fn connect(window: &Arc<Window>, order: Order, max_in_flight: u32) -> (Inlet, Arc<Ear>) {
@@ -73,18 +89,29 @@ impl Bench {
     }
 
     fn push(&self, tag: u64, id: &str, key: &str) -> Pushed {
-        let message = Message {
-            id: id.into(),
-            topic: Name::new("t").unwrap(),
-            key: key.into(),
-            content_type: String::new(),
-            headers: BTreeMap::new(),
-            published_at: Timestamp(1),
-            expires_at: None,
-            payload: Bytes::new(),
-        };
-        let (derived, redelivered, by_route, unfit) = (false, false, true, None);
+        self.deliver(tag, id, key, false)
+    }
+
+    fn deliver(&self, tag: u64, id: &str, key: &str, redelivered: bool) -> Pushed {
+        let message = message(id, key);
+        let (derived, by_route, unfit) = (false, true, None);
         self.inlet.push(Received { tag, message, attempts: 0, derived, redelivered, by_route, unfit })
+    }
+
+    /// As the ledger does with a delivery of it.
+    async fn store(&self, id: &str) {
+        let (mut commit, message, met_at) = (Commit::default(), Arc::new(message(id, "")), Timestamp(1));
+        let (routed, filter_errors, parent) = (Vec::new(), Vec::new(), None);
+        let stored = StoredMessage { message, met_at, routed, filter_errors, parent };
+        self.messages.stage_met(self.messages.allocate(), &stored, &mut commit).unwrap();
+        self.store.commit(commit).await.unwrap();
+    }
+
+    /// Whether it could be forgotten.
+    fn forget(&self, id: &str) -> bool {
+        let message = message(id, "");
+        let seq = self.messages.find(&message.topic, id).unwrap().unwrap();
+        self.messages.forget::<()>(seq, &message, |_| Ok(true)).unwrap()
     }
 
     fn take(&self) -> Option<(String, Lease)> {
@@ -203,4 +230,53 @@ async fn a_broken_consumption_says_why_and_a_closed_one_ends_quietly() {
     bench.window.close();
     bench.window.ready().await.unwrap();
     tokio::time::timeout(LATE, bench.window.drained()).await.unwrap();
+}
+
+/// A settlement may be lost with the connection, and the host must know long after that what it had decided.
+#[test]
+fn what_was_in_hand_may_come_again_until_something_else_comes_or_there_is_room() {
+    let mut bench = Bench::new(Order::None, 10);
+    assert!(bench.window.may_deliver_again(), "the other side may not know that the last one has ended");
+    std::thread::sleep(SOON);
+    assert!(!bench.window.may_deliver_again(), "there is room for it, and it is not here");
+    for end in [false, true] {
+        match end {
+            true => bench.window.close(),
+            false => bench.inlet.fail("cut"),
+        }
+        assert!(bench.window.may_deliver_again(), "nothing is taken");
+        bench.reconnect(Order::None);
+        for tag in 0..9 {
+            let _ = bench.deliver(tag, &tag.to_string(), "", true);
+        }
+        let _ = bench.push(9, "early", "");
+        std::thread::sleep(SOON);
+        assert!(bench.window.may_deliver_again(), "there may be more of it, and no room");
+        let _ = bench.push(10, "new", "");
+        assert!(!bench.window.may_deliver_again(), "it would have come before");
+    }
+}
+
+/// It may have been decided so long ago that it is old enough to be forgotten, and wait here for hours.
+#[tokio::test]
+async fn what_may_have_been_decided_is_not_forgotten_while_it_is_here() {
+    let mut bench = Bench::new(Order::None, 10);
+    for (tag, redelivered) in [(1, false), (2, true)] {
+        bench.store(&tag.to_string()).await;
+        assert_eq!(bench.deliver(tag, &tag.to_string(), "", redelivered), Pushed::Held);
+        assert!(!bench.forget(&tag.to_string()), "however it came, so soon after the consumption began");
+    }
+    while let Some((id, lease)) = bench.take() {
+        bench.window.settle(lease, Settlement::Ack);
+        assert!(bench.forget(&id));
+    }
+    std::thread::sleep(SOON);
+    assert!(!bench.window.may_deliver_again());
+    for (tag, redelivered) in [(3, true), (4, false)] {
+        bench.store(&tag.to_string()).await;
+        assert_eq!(bench.deliver(tag, &tag.to_string(), "", redelivered), Pushed::Held);
+        assert_eq!(bench.forget(&tag.to_string()), !redelivered);
+    }
+    bench.reconnect(Order::None);
+    assert!(bench.forget("3"), "it is not here any more");
 }
