@@ -65,11 +65,16 @@ const LATE: Duration = Duration::from_secs(3_600);
 
 impl Bench {
     fn new(order: Order, max_in_flight: u32) -> Self {
+        Self::noticing_within(Duration::ZERO, order, max_in_flight)
+    }
+
+    fn noticing_within(notices_within: Duration, order: Order, max_in_flight: u32) -> Self {
         let queue = Name::new("q").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&Config::new(dir.path().join("store"))).unwrap();
         let messages = Messages::open(&store).unwrap();
-        let window = Window::new(queue, Arc::new(SystemClock), Arc::default(), messages.clone(), SOON);
+        let window =
+            Window::new(queue, Arc::new(SystemClock), Arc::default(), messages.clone(), notices_within);
         let window = Arc::new(window);
         let (inlet, ear) = Self::connect(&window, order, max_in_flight);
         Self { _dir: dir, store, messages, window, inlet, ear }
@@ -236,8 +241,6 @@ async fn a_broken_consumption_says_why_and_a_closed_one_ends_quietly() {
 #[test]
 fn what_was_in_hand_may_come_again_until_something_else_comes_or_there_is_room() {
     let mut bench = Bench::new(Order::None, 10);
-    assert!(bench.window.may_deliver_again(), "the other side may not know that the last one has ended");
-    std::thread::sleep(SOON);
     assert!(!bench.window.may_deliver_again(), "there is room for it, and it is not here");
     for end in [false, true] {
         match end {
@@ -246,37 +249,38 @@ fn what_was_in_hand_may_come_again_until_something_else_comes_or_there_is_room()
         }
         assert!(bench.window.may_deliver_again(), "nothing is taken");
         bench.reconnect(Order::None);
-        for tag in 0..9 {
+        for tag in 0..10 {
             let _ = bench.deliver(tag, &tag.to_string(), "", true);
         }
-        let _ = bench.push(9, "early", "");
-        std::thread::sleep(SOON);
         assert!(bench.window.may_deliver_again(), "there may be more of it, and no room");
         let _ = bench.push(10, "new", "");
         assert!(!bench.window.may_deliver_again(), "it would have come before");
     }
+    let bench = Bench::noticing_within(LATE, Order::None, 10);
+    let _ = bench.push(1, "new", "");
+    assert!(bench.window.may_deliver_again(), "the other side may not know that the last one has ended");
 }
 
 /// It may have been decided so long ago that it is old enough to be forgotten, and wait here for hours.
 #[tokio::test]
 async fn what_may_have_been_decided_is_not_forgotten_while_it_is_here() {
-    let mut bench = Bench::new(Order::None, 10);
-    for (tag, redelivered) in [(1, false), (2, true)] {
-        bench.store(&tag.to_string()).await;
-        assert_eq!(bench.deliver(tag, &tag.to_string(), "", redelivered), Pushed::Held);
-        assert!(!bench.forget(&tag.to_string()), "however it came, so soon after the consumption began");
-    }
-    while let Some((id, lease)) = bench.take() {
+    for (notices_within, redelivered, is_held) in [
+        (LATE, false, true),
+        (LATE, true, true),
+        (Duration::ZERO, true, true),
+        (Duration::ZERO, false, false),
+    ] {
+        let mut bench = Bench::noticing_within(notices_within, Order::None, 10);
+        for id in ["settled", "given back"] {
+            bench.store(id).await;
+            assert_eq!(bench.deliver(1, id, "", redelivered), Pushed::Held);
+        }
+        let (_, lease) = bench.take().unwrap();
         bench.window.settle(lease, Settlement::Ack);
-        assert!(bench.forget(&id));
+        assert!(bench.forget("settled"));
+        assert_eq!(!bench.forget("given back"), is_held, "{notices_within:?}, {redelivered}");
+        bench.reconnect(Order::None);
+        assert_eq!(bench.messages.find(&message("", "").topic, "given back").unwrap().is_some(), is_held);
+        assert!(!is_held || bench.forget("given back"), "it is not here any more");
     }
-    std::thread::sleep(SOON);
-    assert!(!bench.window.may_deliver_again());
-    for (tag, redelivered) in [(3, true), (4, false)] {
-        bench.store(&tag.to_string()).await;
-        assert_eq!(bench.deliver(tag, &tag.to_string(), "", redelivered), Pushed::Held);
-        assert_eq!(bench.forget(&tag.to_string()), !redelivered);
-    }
-    bench.reconnect(Order::None);
-    assert!(bench.forget("3"), "it is not here any more");
 }
