@@ -314,6 +314,14 @@ impl Server {
         totals
     }
 
+    /// Kills it in the middle of whatever it does for others, who go on to have it until [`Self::kill`].
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn shoot(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Kills it as a power cut would kill a process: no handler runs.
     ///
     /// # Panics
@@ -328,11 +336,14 @@ impl Server {
     /// # Panics
     /// When it does not end.
     pub async fn terminate(mut self) -> Option<i32> {
-        let id =
-            self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("it runs");
-        kill_process(id, Signal::TERM).expect("it can be signalled");
+        self.signal(Signal::TERM);
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it drains in time");
         ended.expect("it can be waited for").code()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("it runs");
+        kill_process(id, signal).expect("it can be signalled");
     }
 
     /// The process, for measuring it.

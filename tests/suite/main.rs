@@ -19,6 +19,7 @@ mod house_rules;
 mod languages;
 mod messaging;
 mod openapi;
+mod operators;
 mod orders;
 mod outage;
 mod power_cut;
