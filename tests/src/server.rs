@@ -314,7 +314,7 @@ impl Server {
         totals
     }
 
-    /// Kills it in the middle of whatever it does for others, who go on to have it until [`Self::kill`].
+    /// Kills it while others wait for its answers; [`Self::kill`] then waits until it is gone.
     ///
     /// # Panics
     /// When it cannot be killed.

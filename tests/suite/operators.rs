@@ -15,6 +15,8 @@ use crate::crash::{BATCH, ORDERS};
 const KILLS: usize = 12;
 /// Definitions of a kind that are made, changed and deleted.
 const NAMES: u32 = 3;
+/// What is swapped and paused while orders flow.
+const SUBSCRIPTION: &str = "/subscriptions/settlement";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_operator_was_answered_survives_a_kill() {
@@ -22,7 +24,7 @@ async fn what_an_operator_was_answered_survives_a_kill() {
     let mut server = Server::start(dir.path()).await;
     server.set_up_samples().await;
     let flow = Flow::of(&server, orders::multiplied(ORDERS * KILLS), BATCH, Duration::ZERO);
-    let mut operator = Operator::default();
+    let mut operator = Operator::of(&server).await;
     for kill in 0..KILLS {
         let after = Duration::from_millis(fastrand::u64(30..700));
         let (cut, ()) = tokio::join!(operator.work(&server), async {
@@ -36,34 +38,37 @@ async fn what_an_operator_was_answered_survives_a_kill() {
         operator.check(&server).await;
     }
     assert!(operator.changes > KILLS / 2, "{} changes", operator.changes);
-    server.post("/subscriptions/settlement/resume").await;
+    server.post(&format!("{SUBSCRIPTION}/resume")).await;
     let orders = flow.finish(&server).await;
     flow::exact(&server, &orders).await;
     assert_eq!(server.terminate().await, Some(0));
 }
 
 /// Somebody who changes what they like.
-#[derive(Default)]
 struct Operator {
-    /// By path: what the last answered change made of it, and what those that were cut off since may have; null is
-    /// nothing.
-    may_be: BTreeMap<String, Vec<Value>>,
+    /// By path and field: what the last answered change made of it, and what those that were cut off since may
+    /// have; null is nothing.
+    may_be: BTreeMap<(String, &'static str), Vec<Value>>,
     /// How many were answered.
     changes: usize,
 }
 
 impl Operator {
+    /// One who knows how the subscription is before anything changes.
+    async fn of(server: &Server) -> Self {
+        let subscription = server.get(SUBSCRIPTION).await;
+        let known = |field| ((SUBSCRIPTION.to_owned(), field), vec![subscription[field].clone()]);
+        Self { may_be: ["version", "paused"].map(known).into(), changes: 0 }
+    }
+
     /// Goes on until no answer comes, and says why none came.
     async fn work(&mut self, server: &Server) -> reqwest::Error {
         loop {
             let done = match fastrand::u8(0..12) {
-                0 => self.upload(server).await,
-                1 => self.post(server, "/subscriptions/settlement/pause", None).await,
-                2 | 3 => self.post(server, "/subscriptions/settlement/resume", None).await,
-                4 => {
-                    let all = Some(json!({"all": true}));
-                    self.post(server, "/subscriptions/settlement/dead-letters/replay", all).await
-                }
+                0 => self.swap(server).await,
+                1 => self.pause(server, true).await,
+                2 | 3 => self.pause(server, false).await,
+                4 => replay(server).await,
                 _ => self.define(server).await,
             };
             match done {
@@ -79,53 +84,62 @@ impl Operator {
         let path = format!("/{kind}/edited-{}", fastrand::u32(0..NAMES));
         let owners = json!([{"name": fastrand::u64(..).to_string()}]);
         let wanted = fastrand::choice([Value::Null, owners]).unwrap();
-        let before = self.may_be.entry(path.clone()).or_insert_with(|| vec![Value::Null]);
-        let absent = before.contains(&Value::Null);
-        before.push(wanted.clone());
+        let may_be = self.may_be.entry((path.clone(), "owners")).or_insert_with(|| vec![Value::Null]);
+        let absent = may_be.contains(&Value::Null);
+        may_be.push(wanted.clone());
         let request = match &wanted {
             Value::Null => server.request(Method::DELETE, &path),
             owners => server.request(Method::PUT, &path).json(&json!({"owners": owners})),
         };
         let status = server.try_send(request).await?.status;
         assert!(status.is_success() || (wanted.is_null() && absent && status == 404), "{path}: {status}");
-        self.may_be.insert(path, vec![wanted]);
+        *may_be = vec![wanted];
         Ok(())
     }
 
     /// Uploads one more version, and has the subscription handled by it.
-    async fn upload(&mut self, server: &Server) -> reqwest::Result<()> {
+    async fn swap(&mut self, server: &Server) -> reqwest::Result<()> {
         let wasm = another_version(plugin_bytes("settlement"), &fastrand::u64(..).to_string());
         let request = server.request(Method::POST, "/plugins/settlement/versions").body(wasm);
-        let uploaded = server.try_send(request).await?.ok();
-        let version = uploaded["digest"].as_str().unwrap();
+        let version = server.try_send(request).await?.ok()["digest"].clone();
         let body = json!({"queue": "settlement", "plugin": "settlement", "version": version});
-        let path = "/subscriptions/settlement";
-        self.may_be.entry(path.to_owned()).or_default().push(version.into());
-        server.try_send(server.request(Method::PUT, path).json(&body)).await?.ok();
-        self.may_be.insert(path.to_owned(), vec![version.into()]);
-        Ok(())
+        self.set("version", version, server, server.request(Method::PUT, SUBSCRIPTION).json(&body)).await
     }
 
-    async fn post(&self, server: &Server, path: &str, body: Option<Value>) -> reqwest::Result<()> {
-        let mut request = server.request(Method::POST, path);
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
+    async fn pause(&mut self, server: &Server, paused: bool) -> reqwest::Result<()> {
+        let path = format!("{SUBSCRIPTION}/{}", if paused { "pause" } else { "resume" });
+        self.set("paused", paused.into(), server, server.request(Method::POST, &path)).await
+    }
+
+    /// Changes a field of the subscription.
+    async fn set(
+        &mut self,
+        field: &'static str,
+        wanted: Value,
+        server: &Server,
+        request: reqwest::RequestBuilder,
+    ) -> reqwest::Result<()> {
+        let may_be = self.may_be.entry((SUBSCRIPTION.to_owned(), field)).or_default();
+        may_be.push(wanted.clone());
         server.try_send(request).await?.ok();
+        *may_be = vec![wanted];
         Ok(())
     }
 
     /// Everything is as one of the changes made it that it may be of.
     async fn check(&mut self, server: &Server) {
-        for (path, may_be) in &mut self.may_be {
+        for ((path, field), may_be) in &mut self.may_be {
             let answer = server.call(Method::GET, path, None).await;
-            let found = match (answer.status.as_u16(), path.contains("subscriptions")) {
-                (404, _) => Value::Null,
-                (_, true) => answer.ok()["version"].clone(),
-                (_, false) => answer.ok()["owners"].clone(),
-            };
-            assert!(may_be.contains(&found), "{path} is {found}, and may be one of {may_be:?}");
+            let found = if answer.status == 404 { Value::Null } else { answer.ok()[*field].clone() };
+            assert!(may_be.contains(&found), "{field} of {path} is {found}, and may be one of {may_be:?}");
             *may_be = vec![found];
         }
     }
+}
+
+/// Sends all that settlement has rejected back to it, which rejects it again.
+async fn replay(server: &Server) -> reqwest::Result<()> {
+    let request = server.request(Method::POST, &format!("{SUBSCRIPTION}/dead-letters/replay"));
+    server.try_send(request.json(&json!({"all": true}))).await?.ok();
+    Ok(())
 }
