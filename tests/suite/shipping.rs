@@ -274,6 +274,51 @@ async fn a_shadow_that_is_wrong_for_one_day_is_found_and_has_no_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_ends_as_it_was_answered_though_its_subscription_rests() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, _) = settling(dir.path(), json!({})).await;
+    let candidate = server.upload("settlement", another_version(plugin_bytes("settlement"), "next")).await;
+    let orders = orders::real();
+    let rollout = "/subscriptions/settlement/rollout";
+    for (promote, stage) in [(false, "abandoned"), (true, "promoted")] {
+        server.put(rollout, json!({"version": candidate, "mode": "shadow", "percent": 100})).await;
+        let some = orders::named(stage, &orders[..50]);
+        server.bulk("orders.paid", orders::ndjson(&some)).await.unwrap().ok();
+        eventually("all are compared", PATIENCE, || async {
+            let report = server.get(rollout).await;
+            (report["compared"].as_u64()? + report["skipped"].as_u64()? == 50).then_some(())
+        })
+        .await;
+        server.post("/subscriptions/settlement/pause").await;
+        eventually("it rests, with its numbers written down", PATIENCE, || async {
+            (server.get(SETTLEMENT).await["state"] == "paused").then_some(())
+        })
+        .await;
+        // What is answered is durable, and what was written before it.
+        server.put(&format!("/topics/after.{stage}"), json!({})).await;
+        let compared = server.get(rollout).await["compared"].clone();
+        server.kill().await;
+        // No controller has looked at the rollout since the start, and none will.
+        server = Server::start(dir.path()).await;
+        assert_eq!(server.get(rollout).await["stage"], "running");
+        if promote {
+            server.post(&format!("{rollout}/promote")).await;
+        } else {
+            assert_eq!(server.call(Method::DELETE, rollout, None).await.status, 204);
+        }
+        let seen = server.get(rollout).await;
+        assert_eq!((&seen["stage"], &seen["compared"]), (&json!(stage), &compared), "{seen}");
+        assert!(seen["ended_at_ms"].as_u64() >= seen["since_ms"].as_u64(), "{seen}");
+        // Nor has it seen a definition without the rollout, or brings it back when it does.
+        server.post("/subscriptions/settlement/resume").await;
+        server.idle(&["settlement"]).await;
+        assert_eq!(server.get(rollout).await, seen);
+    }
+    assert_eq!(server.get(SETTLEMENT).await["version"], candidate);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_canary_gets_its_keys_and_is_promoted_or_abandoned_by_rule() {
     let dir = tempfile::tempdir().unwrap();
     let more = json!({"workers": 2, "order": "key", "retry": {"max_attempts": 1, "initial_delay_ms": 50}});

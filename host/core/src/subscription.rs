@@ -254,9 +254,7 @@ impl Subscription {
         if self.forward.is_some() {
             mistakes.0.push("there is both forward and rollout; a forward has no versions".to_owned());
         }
-        if self.version == Some(rollout.version)
-            && rollout.config.as_ref().is_none_or(|config| *config == self.config)
-        {
+        if self.runs(rollout) {
             mistakes.0.push("rollout.version is the version that runs; name the candidate".to_owned());
         }
     }
@@ -289,6 +287,13 @@ impl Subscription {
         let rollout = self.rollout.clone()?;
         let config = rollout.config.unwrap_or_else(|| self.config.clone());
         Some(Self { version: Some(rollout.version), config, rollout: None, ..self.clone() })
+    }
+
+    /// Whether the candidate of this rollout handles its deliveries, with effect and alone.
+    #[must_use]
+    pub fn runs(&self, rollout: &Rollout) -> bool {
+        self.version == Some(rollout.version)
+            && rollout.config.as_ref().is_none_or(|config| *config == self.config)
     }
 
     /// Whether this plugin handles its deliveries.

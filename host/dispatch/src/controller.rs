@@ -32,7 +32,6 @@ use crate::{
     plan::Plan,
     publishing::Publisher,
     rates::Rates,
-    report::Stage,
     rollout::{Hand, Rollout},
     shipping::Shipping,
     status::{Board, State},
@@ -289,10 +288,16 @@ impl Controller {
         let (parts, now) = (&self.parts, self.parts.clock.now());
         let place = (&self.name, &*parts.ledger, now);
         let (Some(wanted), Some(candidate)) = (&definition.rollout, definition.candidate()) else {
-            self.board.versions.end_rollout(place, Stage::Abandoned, None)?;
+            self.board.versions.end_rollout(place, definition, None)?;
             return Ok(None);
         };
-        let report = self.board.versions.report(place, wanted, definition.version)?;
+        let still = || {
+            let snapshot = parts.catalog.snapshot();
+            let now = snapshot.subscriptions.get(&self.name).map(|entry| &entry.value);
+            now.is_some_and(|now| now.rollout == definition.rollout && now.version == definition.version)
+        };
+        let of = (wanted, definition.version);
+        let Some(report) = self.board.versions.report(place, of, still)? else { return Ok(None) };
         let version = candidate.version;
         let loaded = self.plugin(&Arc::new(candidate), wanted.version).await?;
         let running = Hand { handler, version: definition.version };

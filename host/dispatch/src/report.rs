@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use brolly_capture::{Blob, Capture, Happened, Published};
-use brolly_core::{Digest, Judgement, Name, Rollout, Score, Timestamp};
+use brolly_core::{Digest, Judgement, Name, Rollout, Score, Subscription, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::rollout::Ran;
@@ -154,8 +154,10 @@ impl Report {
         self.stage == Stage::Running && self.definition == *definition && self.against == against
     }
 
-    pub(crate) fn end(&mut self, stage: Stage, why: Option<String>, at: Timestamp) {
-        self.stage = stage;
+    /// Ends it: its candidate has taken over if it is what `definition` runs, and is gone otherwise. Whoever
+    /// sees the definition says the same, the controller or who changed it.
+    pub(crate) fn end(&mut self, definition: &Subscription, why: Option<String>, at: Timestamp) {
+        self.stage = if definition.runs(&self.definition) { Stage::Promoted } else { Stage::Abandoned };
         self.why = why;
         self.ended_at = Some(at);
     }

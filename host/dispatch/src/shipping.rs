@@ -91,8 +91,7 @@ impl Shipping<'_> {
             })
             .await?;
         let place = (self.name, &*self.parts.ledger, self.parts.clock.now());
-        let stage = if promote { Stage::Promoted } else { Stage::Abandoned };
-        self.board.versions.end_rollout(place, stage, why)?;
+        self.board.versions.end_rollout(place, &entry.value, why)?;
         Ok(entry)
     }
 
@@ -155,20 +154,22 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`] if there never was one.
     pub fn rollout(&self, name: &Name) -> Result<Report, Error> {
-        let known = match self.board(name)?.versions.rollout() {
-            Some(report) => Some(report),
-            None => self.parts().ledger.rollout(name)?,
-        };
-        let subscription = self.get::<Subscription>(name)?.value;
-        let report = match &subscription.rollout {
+        let subscription = self.get::<Subscription>(name)?;
+        let (wanted, against) = (&subscription.value.rollout, subscription.value.version);
+        let mut report = self.board(name)?.versions.rollout(name, &self.parts().ledger)?;
+        match wanted {
             // It was put a moment ago, and nothing is compared yet.
-            Some(wanted)
-                if !known.as_ref().is_some_and(|report| report.is_of(wanted, subscription.version)) =>
-            {
-                Some(Report::new(wanted.clone(), subscription.version, self.now()))
+            Some(wanted) if !report.as_ref().is_some_and(|report| report.is_of(wanted, against)) => {
+                report = Some(Report::new(wanted.clone(), against, self.now()));
             }
-            _ => known,
-        };
+            Some(_) => {}
+            // It went with a change of the definition that the controller has yet to see, as it may rest.
+            None => {
+                if let Some(report) = report.as_mut().filter(|report| report.stage == Stage::Running) {
+                    report.end(&subscription.value, None, subscription.changed_at);
+                }
+            }
+        }
         report.ok_or_else(|| {
             Refusal::new(Code::NotFound, format!("the subscription {name} has had no rollout")).into()
         })

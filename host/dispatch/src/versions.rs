@@ -27,6 +27,7 @@ struct State {
     old: Option<Serving>,
     /// Why the next change comes about.
     announced: Option<Announced>,
+    /// What is known of the latest rollout, once it was asked for.
     rollout: Option<Arc<Mutex<Report>>>,
     /// The latest change as it was written down.
     written: Option<Swap>,
@@ -137,43 +138,43 @@ impl Versions {
         state.swap.clone()
     }
 
-    /// The report of a rollout that begins or goes on.
+    /// The report of the rollout that a definition wants, which begins or goes on; none if that is wanted no
+    /// more: a plan that was under way then must not bring back what has ended.
     pub(crate) fn report(
         &self,
         (name, ledger, now): (&Name, &Ledger, Timestamp),
-        definition: &Rollout,
-        against: Option<Digest>,
-    ) -> Result<Arc<Mutex<Report>>, Error> {
+        (definition, against): (&Rollout, Option<Digest>),
+        wanted: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<Mutex<Report>>>, Error> {
         let mut state = self.state.lock();
-        if let Some(report) = state.rollout.as_ref().filter(|report| report.lock().is_of(definition, against))
-        {
-            return Ok(report.clone());
+        if !wanted() {
+            return Ok(None);
         }
-        let stored = ledger.rollout::<Report>(name)?.filter(|report| report.is_of(definition, against));
-        let report = stored.unwrap_or_else(|| Report::new(definition.clone(), against, now));
+        let known = state.rollout(name, ledger)?;
+        if known.as_ref().is_some_and(|report| report.lock().is_of(definition, against)) {
+            return Ok(known);
+        }
+        let report = Report::new(definition.clone(), against, now);
         ledger.put_rollout(name, &report)?;
-        let report = Arc::new(Mutex::new(report));
-        state.rollout = Some(report.clone());
-        Ok(report)
+        Ok(Some(state.rollout.insert(Arc::new(Mutex::new(report))).clone()))
     }
 
-    /// What is known of the latest rollout since the host started.
-    pub(crate) fn rollout(&self) -> Option<Report> {
-        self.state.lock().rollout.as_ref().map(|report| report.lock().clone())
+    /// What is known of the latest rollout.
+    pub(crate) fn rollout(&self, name: &Name, ledger: &Ledger) -> Result<Option<Report>, Error> {
+        Ok(self.state.lock().rollout(name, ledger)?.map(|report| report.lock().clone()))
     }
 
-    /// The rollout has ended, if it was going on.
+    /// The rollout has ended, if it was going on: this definition wants it no more.
     pub(crate) fn end_rollout(
         &self,
         (name, ledger, now): (&Name, &Ledger, Timestamp),
-        stage: Stage,
+        definition: &Subscription,
         why: Option<String>,
     ) -> Result<(), Error> {
-        let report = self.state.lock().rollout.clone();
-        let Some(report) = report else { return Ok(()) };
+        let Some(report) = self.state.lock().rollout(name, ledger)? else { return Ok(()) };
         let mut report = report.lock();
         if report.stage == Stage::Running {
-            report.end(stage, why, now);
+            report.end(definition, why, now);
             ledger.put_rollout(name, &report.fitting())?;
         }
         Ok(())
@@ -181,6 +182,14 @@ impl Versions {
 }
 
 impl State {
+    /// The report of the latest rollout: the one that is kept, or what was written down before the host started.
+    fn rollout(&mut self, name: &Name, ledger: &Ledger) -> Result<Option<Arc<Mutex<Report>>>, Error> {
+        if self.rollout.is_none() {
+            self.rollout = ledger.rollout::<Report>(name)?.map(|report| Arc::new(Mutex::new(report)));
+        }
+        Ok(self.rollout.clone())
+    }
+
     /// Brings the latest record to what is known now.
     fn refresh(&mut self, now: Timestamp) {
         let (Some(swap), Some(serving)) = (&mut self.swap, &self.now) else { return };
