@@ -195,9 +195,12 @@ impl State {
         let (Some(swap), Some(serving)) = (&mut self.swap, &self.now) else { return };
         swap.new = serving.tenure.side();
         let Some(old) = &self.old else { return };
+        // Asked before: what is read then has its last numbers.
+        let is_gone = old.tenure.is_idle() && old.handler.strong_count() == 0;
         swap.old = old.tenure.side();
-        if old.tenure.is_idle() && old.handler.strong_count() == 0 {
-            swap.freed_at.get_or_insert(now);
+        if is_gone {
+            // It may have finished after somebody read the clock and before he came here.
+            swap.freed_at.get_or_insert(swap.old.last_finished_at.map_or(now, |last| last.max(now)));
         }
     }
 
@@ -247,4 +250,51 @@ fn watched(swap: &Swap, guard: Option<&Guard>) -> Option<Watched> {
     };
     let guard = guard.filter(|_| returns)?;
     Some(Watched { guard: guard.clone(), since: swap.at })
+}
+
+#[cfg(test)]
+mod tests {
+    use brolly_core::Decision;
+
+    use super::*;
+    use crate::forward::Forwarder;
+
+    fn serving(before: Option<Arc<Tenure>>) -> Serving {
+        // Nobody holds the handler any more.
+        Serving { tenure: Tenure::new(None, before, None), handler: Weak::<Forwarder>::new() }
+    }
+
+    #[test]
+    fn a_version_is_freed_when_it_has_finished_and_not_before() {
+        let old = serving(None);
+        let new = serving(Some(old.tenure.clone()));
+        let swap = Swap {
+            number: 2,
+            at: Timestamp(10),
+            cause: Cause::Put,
+            why: None,
+            by: None,
+            before: None,
+            version: Digest::from_bytes([7; 32]),
+            old: Side::default(),
+            new: Side::default(),
+            freed_at: None,
+        };
+        let turn = old.tenure.clone();
+        let mut turn = turn.take(1, Timestamp(9));
+        let mut state = State { swap: Some(swap), now: Some(new), old: Some(old), ..State::default() };
+        state.refresh(Timestamp(15));
+        let known = state.swap.clone().unwrap();
+        assert_eq!((known.old.in_hand, known.freed_at), (1, None));
+
+        turn.ends(&Decision::Ack, Timestamp(20));
+        drop(turn);
+        // Who asks has read the clock before.
+        state.refresh(Timestamp(18));
+        let known = state.swap.clone().unwrap();
+        assert_eq!((known.old.in_hand, known.old.last_finished_at), (0, Some(Timestamp(20))));
+        assert_eq!(known.freed_at, Some(Timestamp(20)));
+        state.refresh(Timestamp(30));
+        assert_eq!(state.swap.unwrap().freed_at, Some(Timestamp(20)));
+    }
 }
