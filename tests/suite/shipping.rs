@@ -94,7 +94,11 @@ async fn a_swap_comes_with_its_proof_and_a_way_back() {
     .await;
     let more = json!({"config": {"commission_percent": "15.00"}});
     server.put(SETTLEMENT, settlement(&new, &more)).await;
-    let swapped = swap(&server, "the old version is gone", |swap| !swap["freed_at_ms"].is_null()).await;
+    // The old one may be gone before the new one has taken anything.
+    let swapped = swap(&server, "the old version is gone and the new one at work", |swap| {
+        !swap["freed_at_ms"].is_null() && swap["new"]["taken"] != 0
+    })
+    .await;
     assert_eq!(
         (&swapped["number"], &swapped["from"], &swapped["version"]),
         (&json!(2), &json!(old), &json!(new))
