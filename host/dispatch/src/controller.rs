@@ -293,8 +293,8 @@ impl Controller {
         };
         let still = || {
             let snapshot = parts.catalog.snapshot();
-            let now = snapshot.subscriptions.get(&self.name).map(|entry| &entry.value);
-            now.is_some_and(|now| now.rollout == definition.rollout && now.version == definition.version)
+            let present = snapshot.subscriptions.get(&self.name).map(|entry| &entry.value);
+            present.is_some_and(|it| it.rollout == definition.rollout && it.version == definition.version)
         };
         let of = (wanted, definition.version);
         let Some(report) = self.board.versions.report(place, of, still)? else { return Ok(None) };

@@ -154,9 +154,10 @@ impl Handle {
     /// # Errors
     /// [`Code::NotFound`] if there never was one.
     pub fn rollout(&self, name: &Name) -> Result<Report, Error> {
+        // In this order: a report that is newer than the definition would look like one that is wanted no more.
+        let mut report = self.board(name)?.versions.rollout(name, &self.parts().ledger)?;
         let subscription = self.get::<Subscription>(name)?;
         let (wanted, against) = (&subscription.value.rollout, subscription.value.version);
-        let mut report = self.board(name)?.versions.rollout(name, &self.parts().ledger)?;
         match wanted {
             // It was put a moment ago, and nothing is compared yet.
             Some(wanted) if !report.as_ref().is_some_and(|report| report.is_of(wanted, against)) => {

@@ -199,7 +199,7 @@ impl State {
         let is_gone = old.tenure.is_idle() && old.handler.strong_count() == 0;
         swap.old = old.tenure.side();
         if is_gone {
-            // It may have finished after somebody read the clock and before he came here.
+            // The clock may have been read before it finished.
             swap.freed_at.get_or_insert(swap.old.last_finished_at.map_or(now, |last| last.max(now)));
         }
     }
